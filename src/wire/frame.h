@@ -1,7 +1,8 @@
 /* frame.h - the framing of wire.proto as an engine: bytes in, messages out, no descriptors.
  *
- * A frame is 4 bytes big-endian length (1..limit), then a packed mu.Frame. Decoding allocates at
- * most 8 times the frame's length plus 64 KiB, whatever the bytes say.
+ * A frame is 4 bytes big-endian length (1..limit), then a packed mu.Frame. Decoding holds at most
+ * wire_unpack_cap(length) bytes at any time, whatever the bytes say. A frame of a kind that a newer
+ * peer knows decodes with kind_case MU__FRAME__KIND__NOT_SET: ignore it.
  */
 #ifndef MUSTER_WIRE_FRAME_H
 #define MUSTER_WIRE_FRAME_H
@@ -24,6 +25,8 @@ void frame_free(Mu__Frame *frame);
 
 /* The same bounded decoding for any message (stored rows, step.proto). NULL on broken bytes.
  * Free with wire_free(). */
+#define WIRE_UNPACK_MAX (64u * 1024 * 1024)
+size_t wire_unpack_cap(size_t len); /* the smaller of 64 * len + 64 KiB and 8 * len + 16 MiB */
 ProtobufCMessage *wire_unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t len);
 void wire_free(ProtobufCMessage *message);
 

@@ -1,7 +1,15 @@
 /* link.h - one connection that carries frames: unix socket or TLS over TCP, on a libevent loop.
  *
  * A link owns its bufferevent. Frames that arrive in one turn are handed over one by one; frames
- * sent in one turn leave in as few writes as possible. Callbacks may call link_close().
+ * sent in one turn leave in as few writes as possible. Callbacks may call link_close(), and run
+ * from the loop only, never inside a call below.
+ *
+ * Bounded: an accepted peer must have sent its first frame within 10 s (a connection that we make:
+ * 30 s, lookup and handshake included), a frame that has begun must be whole within 60 s, and a
+ * peer that leaves more than LINK_UNSENT_MAX bytes unread is dropped. A Reply longer than FRAME_MAX
+ * leaves as an error reply (ERR_LIMIT) to the same id; any other frame that long ends the link.
+ *
+ * The first link makes the process ignore SIGPIPE, if that was not handled: reset it before exec.
  */
 #ifndef MUSTER_WIRE_LINK_H
 #define MUSTER_WIRE_LINK_H
@@ -27,7 +35,9 @@ struct link_ops {
     void (*on_closed)(struct link *link, const struct error *err, void *arg);
 };
 
-/* Takes over a connected descriptor (made non-blocking). tls NULL: plain (unix sockets only). */
+#define LINK_UNSENT_MAX (64u * 1024 * 1024)
+
+/* Takes over a connected descriptor (made non-blocking; closed on failure too). tls NULL: plain (unix sockets only). */
 struct link *link_accept(struct event_base *base, int fd, struct tls_context *tls, const struct link_ops *ops,
                          void *arg, struct error *err);
 /* Connects without blocking; errors arrive in on_closed. `address` is a numeric IPv4/IPv6 address or
@@ -35,6 +45,7 @@ struct link *link_accept(struct event_base *base, int fd, struct tls_context *tl
 struct link *link_connect_tcp(struct event_base *base, const char *address, uint16_t port,
                               struct tls_context *tls, const char *expect, const struct link_ops *ops,
                               void *arg, struct error *err);
+/* Fails at once with ERR_UNAVAILABLE when nobody listens. */
 struct link *link_connect_unix(struct event_base *base, const char *path, const struct link_ops *ops, void *arg,
                                struct error *err);
 

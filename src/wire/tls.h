@@ -20,7 +20,8 @@ struct tls_context;
 struct tls_context *tls_server(const char *dir, struct error *err);
 /* Agent's side: shows node.crt, verifies the head against ca.crt. */
 struct tls_context *tls_node(const char *dir, struct error *err);
-/* A joining machine: no certificate; the head's CA must have this SHA-256 fingerprint (hex). */
+/* A joining machine: no certificate; the CA that the head shows in its chain must have this SHA-256
+ * fingerprint (hex, as in struct token). */
 struct tls_context *tls_join(const char *ca_fingerprint, struct error *err);
 void tls_free(struct tls_context *tls);
 
@@ -31,12 +32,15 @@ int ca_fingerprint(const char *dir, char out[65], struct error *err);
 /* Signs a request for CN=node:`name` (whatever subject it asks for), 2 years. Appends PEM. */
 int ca_sign(const char *dir, const char *name, const void *csr_pem, size_t len, struct buf *cert_pem,
             struct error *err);
+/* Node names: 1..63 of a-z A-Z 0-9 - _ ., beginning with a letter or digit. ERR_USAGE otherwise. */
+int node_name_check(const char *name, struct error *err);
 /* Makes node.key in `dir` (kept if there) and a request for it. Appends PEM. */
 int node_csr(const char *dir, const char *name, struct buf *csr_pem, struct error *err);
+/* Checks that the certificate belongs to node.key and is signed by the CA; writes node.crt, ca.crt. */
 int node_store_cert(const char *dir, const char *cert_pem, const char *ca_pem, struct error *err);
 
 /* Join tokens: "muster1.ID.SECRET.FINGERPRINT": ID 8 hex, SECRET 32 hex. The head keeps only the
- * SHA-256 of the secret. token_check compares in constant time. */
+ * SHA-256 of the secret. token_equal() compares id and secret in constant time. */
 struct token {
     char id[9];
     uint8_t secret_hash[32];
@@ -46,8 +50,9 @@ int token_make(const char *fingerprint, struct token *token, struct buf *text, s
 int token_parse(const char *text, struct token *token, struct error *err); /* a text from outside */
 bool token_equal(const struct token *a, const struct token *b);
 
-/* Keys of an attempt: HKDF-SHA256 of secret.key, info = "muster LABEL generationless ATTEMPT".
- * label "psk" 32 bytes, "route" 24 bytes. The same for the same attempt, on every head. */
+/* Keys of an attempt: HKDF-SHA256 of secret.key, info = "muster LABEL ATTEMPT" (decimal; the
+ * store's generation is not in it). label "psk" 32 bytes, "route" 24 bytes. The same for the same
+ * attempt, on every head. */
 int secret_load(const char *dir, uint8_t secret[32], struct error *err);
 int secret_derive(const uint8_t secret[32], const char *label, uint64_t attempt, void *out, size_t len,
                   struct error *err);
