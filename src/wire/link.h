@@ -52,6 +52,8 @@ struct link *link_connect_unix(struct event_base *base, const char *path, const 
 void link_close(struct link *link);            /* at once; NULL is fine */
 void link_close_flushed(struct link *link);    /* after what was sent has left (at most 5 s); no more callbacks */
 void link_send(struct link *link, const Mu__Frame *frame); /* copies; never blocks */
+/* The same for frames that frame_encode() has made already: whole ones, one after the other. */
+void link_send_packed(struct link *link, const void *frames, size_t len);
 size_t link_unsent(const struct link *link);   /* bytes waiting to leave: senders of bulk data watch it */
 void link_pause(struct link *link, bool pause); /* stop reading from the peer: back-pressure */
 void link_limit(struct link *link, size_t frame_max); /* FRAME_MAX_HELLO until raised */
