@@ -1,0 +1,14 @@
+/* cgroup.h - the node's place for the cgroups of its attempts (version 2 only; no controllers are
+ * needed, they serve to find and end processes). */
+#ifndef MUSTER_NODE_CGROUP_H
+#define MUSTER_NODE_CGROUP_H
+
+#include "base/error.h"
+
+/* Opens (making it) the folder `name` below this process's own cgroup: as root through a private
+ * mount of the hierarchy, whatever /sys/fs/cgroup shows; else through the mounted one, where a
+ * part of it was delegated to this user. It is tried out with a process. Returns its descriptor,
+ * or -1 with the reason: the node then works without cgroups. */
+int cgroup_open(const char *name, struct error *err);
+
+#endif
