@@ -187,7 +187,7 @@ static int choose(struct cluster *c, const struct cluster_choice *choice, struct
 static int differs(const struct cluster *c, const struct cluster_choice *w, struct error *err)
 {
     const char *fmt = "the cluster in %s has %s, not %s: leave the option out, or choose another folder";
-    char have[96], want[96];
+    char have[160], want[96];
     have[0] = 0;
     if (w->name && strcmp(w->name, c->name)) {
         snprintf(have, sizeof have, "the name '%s'", c->name);

@@ -289,6 +289,6 @@ const char *proc_last_words(const struct cluster *c, const char *name)
         return line;
     tail[n] = 0;
     const char *last = strrchr(tail, '\n');
-    snprintf(line, sizeof line, "%s", last ? last + 1 : tail);
+    snprintf(line, sizeof line, "%.399s", last ? last + 1 : tail);
     return line;
 }

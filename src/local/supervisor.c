@@ -75,7 +75,7 @@ struct supervisor {
     const struct cluster *c;
     int ready_fd;
     bool namespaces;
-    char one_host[256]; /* why there are no namespaces */
+    char one_host[512]; /* why there are no namespaces */
     char head_address[64];
     struct member network, head;
     struct node *nodes;
