@@ -9,7 +9,7 @@
  * are dropped and reported as failed, nothing is written until store_recover() has committed a
  * probe. The head then rebuilds its core from store_load().
  *
- * The same few functions stand before each backend; sqlite.c is the one that is there.
+ * The same few functions stand before each backend (backend.h); sqlite.c is the one that is there.
  */
 #ifndef MUSTER_STORE_STORE_H
 #define MUSTER_STORE_STORE_H
@@ -49,7 +49,9 @@ int store_fd(const struct store *store);
 uint64_t store_durable(struct store *store);
 /* Whether the store is stuck; err says why ("store full: ..." for a full disk). */
 bool store_failed(struct store *store, struct error *err);
-/* Commits a probe row. 0: no longer stuck; the queue is empty, call store_load() next. */
+/* Commits a probe row, on the caller's thread. 0: no longer stuck; the queue is empty, call
+ * store_load() next. Numbers of batches that were dropped stay below those that store_durable()
+ * gives later: forget them before this. */
 int store_recover(struct store *store, struct error *err);
 
 struct store_stats {

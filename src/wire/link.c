@@ -676,20 +676,29 @@ static int encode(struct link *l, const Mu__Frame *frame, struct buf *out)
     return fail(l, err.code, "%s", err.text);
 }
 
+void link_send_packed(struct link *l, const void *frames, size_t len)
+{
+    if (l->dead || l->failed || l->flushing)
+        return;
+    size_t unsent = link_unsent(l);
+    if (unsent + len > LINK_UNSENT_MAX) {
+        fail(l, ERR_LIMIT, "%s does not read: %zu bytes wait for it", l->peer_text, unsent);
+        fail_later(l);
+        return;
+    }
+    evbuffer_add(l->bev ? bufferevent_get_output(l->bev) : l->early, frames, len);
+}
+
 void link_send(struct link *l, const Mu__Frame *frame)
 {
     if (l->dead || l->failed || l->flushing)
         return;
     struct buf out = BUF_INIT;
-    if (encode(l, frame, &out) == 0) {
-        if (link_unsent(l) + out.len > LINK_UNSENT_MAX)
-            fail(l, ERR_LIMIT, "%s does not read: %zu bytes wait for it", l->peer_text, link_unsent(l));
-        else
-            evbuffer_add(l->bev ? bufferevent_get_output(l->bev) : l->early, out.data, out.len);
-    }
-    buf_free(&out);
-    if (l->failed)
+    if (encode(l, frame, &out))
         fail_later(l);
+    else
+        link_send_packed(l, out.data, out.len);
+    buf_free(&out);
 }
 
 size_t link_unsent(const struct link *l)
