@@ -94,6 +94,11 @@ static void write_run(struct xml *x, const struct run_info *info)
     element_end(x);
 }
 
+/* libxml2 would print to stderr; what failed is in our own error. */
+static void silence(void *arg, xmlErrorPtr error)
+{
+}
+
 struct xml *xml_open(const struct run_info *info, struct error *err)
 {
     const char *path = info->options->xml;
@@ -102,6 +107,7 @@ struct xml *xml_open(const struct run_info *info, struct error *err)
         error_sys(err, "outfile: \"%.200s\": cannot be written", path);
         return NULL;
     }
+    xmlSetStructuredErrorFunc(NULL, silence);
     struct xml *x = xcalloc(1, sizeof *x);
     x->file = file;
     x->path = path;
