@@ -188,7 +188,7 @@ static void text_summary(FILE *t, const struct run_info *info, const struct summ
                 (unsigned long long)s->shared, s->shared == 1 ? "" : "s");
     else
         fprintf(t, "  Processors   one for each measuring rank%s\n",
-                info->library_yields ? "; the MPI library yields while it waits" : ", no yielding");
+                info->library_yields ? "; the MPI library yields as it waits" : ", no yielding");
     if (s->damaged)
         fprintf(t, "  DAMAGED      %llu pair%s received other bytes than were sent\n", (unsigned long long)s->damaged,
                 s->damaged == 1 ? "" : "s");

@@ -1,0 +1,116 @@
+#!/bin/bash
+# mpipingpong under each MPI family's own launcher: what it prints, writes, refuses, and how it exits.
+# Several ranks on this one machine, so -m; pairs over TCP on lo (Open MPI) or what MPICH takes by itself.
+set -u
+bin=${MUSTER_BIN:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/build/bin}
+tmp=$(mktemp -d /tmp/muster-pingpong.XXXXXX)
+trap 'rm -rf "$tmp"' EXIT
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=tcp,self
+
+count=0
+ok() { # CONDITION-STATUS NAME
+    count=$((count + 1))
+    if [ "$1" = 0 ]; then echo "ok $count - $2"; else
+        echo "not ok $count - $2"
+        sed 's/^/# out: /' "$tmp/out" | head -40
+        sed 's/^/# err: /' "$tmp/err" | head -20
+    fi
+}
+is() { # GOT WANT NAME
+    [ "$1" = "$2" ]
+    ok $? "$3"
+    [ "$1" = "$2" ] || echo "# got '$1', want '$2'"
+}
+has() { # FILE PATTERN NAME
+    grep -Eq -- "$2" "$tmp/$1"
+    ok $? "$3"
+}
+
+launch() { # RANKS ARGUMENT...: runs it, sets $rc
+    local ranks=$1
+    shift
+    case $family in
+    openmpi) set -- mpirun.openmpi --oversubscribe -n "$ranks" "$program" "$@" ;;
+    mpich) set -- mpiexec.hydra -n "$ranks" "$program" "$@" ;;
+    esac
+    timeout -k 5 100 "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+    rc=$?
+}
+
+host=$(hostname)
+check_family() {
+    launch 4 -m -p 1:2000 -op -s nul
+    is $rc 0 "$family: the tutorial's line"
+    is "$(grep -Ec "^  .+:[0-3] +.+:[0-3]( +[0-9.]+){5}$" "$tmp/out")" 6 "$family: six pairs in the table"
+    has out 'MPI library  (Open MPI|MPICH) [0-9]' "$family: the library is named"
+    has out '^  minimum \(best\) +.* -> ' "$family: best pair"
+    has out '^  maximum \(worst\) +.* -> ' "$family: worst pair"
+    has out '^  Path  *(TCP over lo|shared memory)$' "$family: the path that was seen"
+    is "$(awk 'length > 80' "$tmp/out" | wc -l)" 0 "$family: 80 columns"
+    is "$(grep -vc 'rank\|^$' "$tmp/err")" 0 "$family: nothing on stderr"
+
+    launch 5 -m /T /P:100:500 "$tmp/out.xml"
+    is $rc 0 "$family: tournament of five, classic spelling"
+    is "$(wc -c <"$tmp/out")" 0 "$family: with a file and no -op the screen is empty"
+    is "$(grep -c '<pair from=' "$tmp/out.xml")" 10 "$family: ten pairs in the XML"
+    ok "$(grep -q '</mpipingpong>' "$tmp/out.xml"; echo $?)" "$family: the XML is complete"
+
+    launch 3 -m -p 4000000:5 -ob
+    is $rc 0 "$family: packets of 4 MB"
+    is "$(grep -Ec ":[0-3] +.+:[0-3]( +[0-9.]+){5}$" "$tmp/out")" 0 "$family: -ob: no row of a pair"
+    has out '^  median  ' "$family: but the summary"
+
+    launch 2 -m -oq -p 1:100
+    is "$rc $(wc -c <"$tmp/out")" "0 0" "$family: -oq is quiet"
+
+    launch 2 -p 1:100 -op nul
+    is $rc 2 "$family: two ranks of one node without -m"
+    has err "^mpipingpong: node $host has 2 ranks: expected one on each node" "$family: names the node"
+    is "$(wc -c <"$tmp/out")" 0 "$family: and measures nothing"
+
+    launch 3 -m -p 1:zero nul
+    is $rc 2 "$family: a bad value"
+    is "$(grep -c '^mpipingpong: option -p: "1:zero": expected 1..100000000 iterations' "$tmp/err")" 1 \
+        "$family: is named once"
+
+    launch 2 -m -p 1:10 "$tmp/no/such/file.xml"
+    is $rc 1 "$family: a file that cannot be written"
+    has err "^mpipingpong: outfile: \"$tmp/no/such/file.xml\": cannot be written: No such file" "$family: is named"
+
+    launch 2 -h
+    is "$rc $(grep -c '^mpipingpong: latency and throughput' "$tmp/out")" "0 1" "$family: help, once"
+
+    launch 1 -op nul
+    is $rc 2 "$family: a single rank is refused"
+}
+
+# All ranks on one processor: pairs run one at a time, yield, and the report says so.
+check_one_processor() {
+    local plain=$program
+    printf '#!/bin/sh\nexec taskset -c 0 "%s" "$@"\n' "$plain" >"$tmp/bound"
+    chmod +x "$tmp/bound"
+    program=$tmp/bound
+    launch 3 -m -t -p 1:200 -op nul
+    program=$plain
+    is $rc 0 "$family: three ranks on one processor"
+    has out 'shared by both ends of 3 pairs' "$family: the report says that they shared it"
+}
+
+families=0
+for family in openmpi mpich; do
+    program=$bin/mpipingpong.$family
+    [ -x "$program" ] || continue
+    case $family in openmpi) launcher=mpirun.openmpi ;; mpich) launcher=mpiexec.hydra ;; esac
+    command -v $launcher >/dev/null || continue
+    families=$((families + 1))
+    check_family
+    check_one_processor
+done
+if [ $families = 0 ]; then
+    echo "1..0 # SKIP no MPI family here"
+    exit 0
+fi
+"$bin/mpipingpong" -r >"$tmp/out" 2>"$tmp/err"
+is $? 2 "without a launcher: a mode of later versions"
+is "$(cat "$tmp/err")" "mpipingpong: option -r: the serial ring is not in this version; use -s or -t" "is refused by name"
+echo "1..$count"
