@@ -1,29 +1,12 @@
 #!/bin/bash
 # mpipingpong under each MPI family's own launcher: what it prints, writes, refuses, and how it exits.
 # Several ranks on this one machine, so -m; pairs over TCP on lo (Open MPI) or what MPICH takes by itself.
-set -u
-bin=${MUSTER_BIN:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/build/bin}
-tmp=$(mktemp -d /tmp/muster-pingpong.XXXXXX)
-trap 'rm -rf "$tmp"' EXIT
+. "$(dirname "$0")/lib.sh"
+tmp=$LIB_TMP bin=$MUSTER_BIN
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_pml=ob1 OMPI_MCA_btl=tcp,self
 
-count=0
-ok() { # CONDITION-STATUS NAME
-    count=$((count + 1))
-    if [ "$1" = 0 ]; then echo "ok $count - $2"; else
-        echo "not ok $count - $2"
-        sed 's/^/# out: /' "$tmp/out" | head -40
-        sed 's/^/# err: /' "$tmp/err" | head -20
-    fi
-}
-is() { # GOT WANT NAME
-    [ "$1" = "$2" ]
-    ok $? "$3"
-    [ "$1" = "$2" ] || echo "# got '$1', want '$2'"
-}
-has() { # FILE PATTERN NAME
-    grep -Eq -- "$2" "$tmp/$1"
-    ok $? "$3"
+has() { # FILE PATTERN DESCRIPTION
+    like "$(cat "$tmp/$1")" "$2" "$3"
 }
 
 launch() { # RANKS ARGUMENT...: runs it, sets $rc
@@ -53,7 +36,7 @@ check_family() {
     is $rc 0 "$family: tournament of five, classic spelling"
     is "$(wc -c <"$tmp/out")" 0 "$family: with a file and no -op the screen is empty"
     is "$(grep -c '<pair from=' "$tmp/out.xml")" 10 "$family: ten pairs in the XML"
-    ok "$(grep -q '</mpipingpong>' "$tmp/out.xml"; echo $?)" "$family: the XML is complete"
+    ok "$family: the XML is complete" grep -q '</mpipingpong>' "$tmp/out.xml"
 
     launch 3 -m -p 4000000:5 -ob
     is $rc 0 "$family: packets of 4 MB"
@@ -106,11 +89,7 @@ for family in openmpi mpich; do
     check_family
     check_one_processor
 done
-if [ $families = 0 ]; then
-    echo "1..0 # SKIP no MPI family here"
-    exit 0
-fi
-"$bin/mpipingpong" -r >"$tmp/out" 2>"$tmp/err"
-is $? 2 "without a launcher: a mode of later versions"
-is "$(cat "$tmp/err")" "mpipingpong: option -r: the serial ring is not in this version; use -s or -t" "is refused by name"
-echo "1..$count"
+[ $families -gt 0 ] || skip_all "no MPI family here"
+one_line_error 2 '^mpipingpong: option -r: the serial ring is not in this version; use -s or -t$' \
+    "without a launcher: a mode of later versions is refused by name" "$bin/mpipingpong" -r
+done_testing
