@@ -286,7 +286,7 @@ static EVP_PKEY *request_key(const void *csr_pem, size_t len, struct error *err)
     return key;
 }
 
-int node_name_check(const char *name, struct error *err)
+int ca_name_check(const char *name, struct error *err)
 {
     static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
     size_t len = strlen(name),
@@ -303,7 +303,7 @@ int ca_sign(const char *dir, const char *name, const void *csr_pem, size_t len, 
             struct error *err)
 {
     char cn[TLS_NAME_MAX];
-    if (node_name_check(name, err))
+    if (ca_name_check(name, err))
         return -1;
     snprintf(cn, sizeof cn, "node:%s", name);
     EVP_PKEY *subject = request_key(csr_pem, len, err);
@@ -333,7 +333,7 @@ int ca_sign(const char *dir, const char *name, const void *csr_pem, size_t len, 
 int node_csr(const char *dir, const char *name, struct buf *csr_pem, struct error *err)
 {
     char cn[TLS_NAME_MAX];
-    if (node_name_check(name, err))
+    if (ca_name_check(name, err))
         return -1;
     snprintf(cn, sizeof cn, "node:%s", name);
     EVP_PKEY *key = have_key(dir, "node.key", err);

@@ -33,7 +33,7 @@ int ca_fingerprint(const char *dir, char out[65], struct error *err);
 int ca_sign(const char *dir, const char *name, const void *csr_pem, size_t len, struct buf *cert_pem,
             struct error *err);
 /* Node names: 1..63 of a-z A-Z 0-9 - _ ., beginning with a letter or digit. ERR_USAGE otherwise. */
-int node_name_check(const char *name, struct error *err);
+int ca_name_check(const char *name, struct error *err);
 /* Makes node.key in `dir` (kept if there) and a request for it. Appends PEM. */
 int node_csr(const char *dir, const char *name, struct buf *csr_pem, struct error *err);
 /* Checks that the certificate belongs to node.key and is signed by the CA; writes node.crt, ca.crt. */
