@@ -47,6 +47,7 @@ struct words {
 void words_add(struct words *w, char *word);
 
 /* Fields' readers: */
+int option_help(const struct option *opt, void *field, const char *value, struct error *err);
 int option_flag(const struct option *opt, void *field /* bool */, const char *value, struct error *err);
 int option_text(const struct option *opt, void *field /* const char * */, const char *value, struct error *err);
 int option_number(const struct option *opt, void *field /* uint32_t */, const char *value, struct error *err);
@@ -61,12 +62,10 @@ struct option_table {
 
 /* Reads argv[0..argc). Options end at `--` and, with tail_after >= 0, at the word after that
  * many words (the command line of a task begins there); else they may stand anywhere. `words`
- * gets the rest. 0, or -1 with a line that names option, value and what was expected. */
+ * gets the rest. 0, or -1 with a line that names option, value and what was expected, or 1 when help
+ * is asked for (an option read by option_help): nothing after it was read. */
 int options_parse(const struct option_table *tables, int tail_after, int argc, char **argv, struct words *words,
                   struct error *err);
-
-/* Whether argv[] asks for help before any command word: --help, -h, /?, /help. */
-bool options_want_help(int tail_after, int argc, char **argv);
 
 /* The name nearest to `word` when it is near enough to be meant, else NULL. */
 const char *nearest_name(const char *word, const char *const *names, size_t count);
@@ -74,6 +73,7 @@ const char *nearest_name(const char *word, const char *const *names, size_t coun
 /* Text from outside as it may stand in a one-line message: control characters as \xNN, at most
  * about 100 bytes. Static storage, four at a time. */
 const char *shown(const char *text);
+const char *shown_long(const char *text); /* about 2000 */
 
 /* Remembers an allocation that lives until the program ends. Returns it. */
 void *cli_keep(void *p);
