@@ -16,27 +16,43 @@ struct init_args {
     bool no_namespaces, quiet;
 };
 
-#define INIT_OPTIONS                                                                                                  \
-    {"nodes", NULL, "N", "Number of nodes; default 4", option_number, offsetof(struct init_args, nodes), 1,            \
-     CLUSTER_NODES_MAX},                                                                                              \
-        {"cores-per-node", NULL, "C", "Cores that each node offers; default: its share of this machine's processors",  \
-         option_number, offsetof(struct init_args, cores), 1, CLUSTER_CORES_MAX},                                      \
-        {"name", NULL, "NAME", "The cluster's name; default muster", option_text, offsetof(struct init_args, name), 0, \
-         0},                                                                                                          \
-        {"user", NULL, "ACCOUNT",                                                                                     \
-         "Root only: the account that root's tasks run as; default: who used sudo, else nobody", option_text,         \
-         offsetof(struct init_args, user), 0, 0},                                                                     \
-        {"port", NULL, "PORT", "Port of the head", option_number, offsetof(struct init_args, port), 1, 65535},        \
-    {                                                                                                                 \
-        "no-namespaces", NULL, NULL, "Nodes are processes on 127.0.0.x: one host, as MPI sees it", option_flag,       \
-            offsetof(struct init_args, no_namespaces), 0, 0                                                           \
+#define INIT_OPTIONS                                                                                           \
+    {"nodes",                                                                                                  \
+     NULL,                                                                                                     \
+     "N",                                                                                                      \
+     "Number of nodes; default 4",                                                                             \
+     option_number,                                                                                            \
+     offsetof(struct init_args, nodes),                                                                        \
+     1,                                                                                                        \
+     CLUSTER_NODES_MAX},                                                                                       \
+        {"cores-per-node",                                                                                     \
+         NULL,                                                                                                 \
+         "C",                                                                                                  \
+         "Cores that each node offers; default: its share of this machine's processors",                       \
+         option_number,                                                                                        \
+         offsetof(struct init_args, cores),                                                                    \
+         1,                                                                                                    \
+         CLUSTER_CORES_MAX},                                                                                   \
+        {"name",      NULL,                                                                                    \
+         "NAME",      "The cluster's name; default muster",                                                    \
+         option_text, offsetof(struct init_args, name),                                                        \
+         0,           0},                                                                                      \
+        {"user",      NULL,                                                                                    \
+         "ACCOUNT",   "Root only: the account that root's tasks run as; default: who used sudo, else nobody",  \
+         option_text, offsetof(struct init_args, user),                                                        \
+         0,           0},                                                                                      \
+        {"port", NULL, "PORT", "Port of the head", option_number, offsetof(struct init_args, port), 1, 65535}, \
+    {                                                                                                          \
+        "no-namespaces", NULL, NULL, "Nodes are processes on 127.0.0.x: one host, as MPI sees it",             \
+            option_flag, offsetof(struct init_args, no_namespaces), 0, 0                                       \
     }
 
 static const struct option init_options[] = {INIT_OPTIONS, {0}};
 static const struct option_group init_groups[] = {{"Options", init_options, 0}, {NULL, NULL, 0}};
 static const struct option start_options[] = {
     INIT_OPTIONS,
-    {"quiet", "q", NULL, "Do not tell what is going on", option_flag, offsetof(struct init_args, quiet), 0, 0},
+    {"quiet", "q", NULL, "Do not tell what is going on", option_flag, offsetof(struct init_args, quiet), 0,
+     0},
     {0},
 };
 static const struct option_group start_groups[] = {{"Options", start_options, 0}, {NULL, NULL, 0}};
@@ -53,8 +69,12 @@ static const struct example start_examples[] = {
 
 static struct cluster_choice choice_of(const struct init_args *a)
 {
-    return (struct cluster_choice){.name = a->name, .nodes = a->nodes, .cores_per_node = a->cores, .user = a->user,
-                                   .no_namespaces = a->no_namespaces, .port = a->port};
+    return (struct cluster_choice){.name = a->name,
+                                   .nodes = a->nodes,
+                                   .cores_per_node = a->cores,
+                                   .user = a->user,
+                                   .no_namespaces = a->no_namespaces,
+                                   .port = a->port};
 }
 
 static void on_progress(const char *text, void *arg)
@@ -65,8 +85,9 @@ static void on_progress(const char *text, void *arg)
 
 static json_t *init_json(const struct cluster *c, bool made)
 {
-    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:b}", "name", c->name, "dir", c->dir, "nodes", (json_int_t)c->nodes,
-                     "cores_per_node", (json_int_t)c->cores_per_node, "user", c->user, "made", made);
+    return json_pack("{s:s, s:s, s:I, s:I, s:s, s:b}", "name", c->name, "dir", c->dir, "nodes",
+                     (json_int_t)c->nodes, "cores_per_node", (json_int_t)c->cores_per_node, "user", c->user,
+                     "made", made);
 }
 
 static int run_init(struct context *ctx, void *args, const struct words *words)
@@ -79,8 +100,8 @@ static int run_init(struct context *ctx, void *args, const struct words *words)
         return context_fail(ctx, &err);
     if (ctx->json)
         return json_print(init_json(&c, made));
-    printf("%s cluster %s in %s: %u node%s, %u core%s each\n", made ? "Made" : "There is already", c.name, c.dir,
-           c.nodes, c.nodes == 1 ? "" : "s", c.cores_per_node, c.cores_per_node == 1 ? "" : "s");
+    printf("%s cluster %s in %s: %u node%s, %u core%s each\n", made ? "Made" : "There is already", c.name,
+           c.dir, c.nodes, c.nodes == 1 ? "" : "s", c.cores_per_node, c.cores_per_node == 1 ? "" : "s");
     return EXIT_OK;
 }
 
@@ -92,16 +113,17 @@ static int run_start(struct context *ctx, void *args, const struct words *words)
     struct error err = {0};
     bool was_up;
     control_progress *progress = a->quiet || ctx->json ? NULL : on_progress;
-    if (cluster_init(&c, ctx->dir, &choice, NULL, &err) < 0 || control_start(&c, progress, ctx, &was_up, &err) < 0)
+    if (cluster_init(&c, ctx->dir, &choice, NULL, &err) < 0 ||
+        control_start(&c, progress, ctx, &was_up, &err) < 0)
         return context_fail(ctx, &err);
     json_t *status = control_status(&c, &err);
     if (!status)
         return context_fail(ctx, &err);
     if (ctx->json)
         return json_print(status);
-    printf("Cluster %s %s: %u node%s with %u core%s each, %s, in %s\n", c.name, was_up ? "is already running" : "is up",
-           c.nodes, c.nodes == 1 ? "" : "s", c.cores_per_node, c.cores_per_node == 1 ? "" : "s",
-           json_string_value(json_object_get(status, "kind")), c.dir);
+    printf("Cluster %s %s: %u node%s with %u core%s each, %s, in %s\n", c.name,
+           was_up ? "is already running" : "is up", c.nodes, c.nodes == 1 ? "" : "s", c.cores_per_node,
+           c.cores_per_node == 1 ? "" : "s", json_string_value(json_object_get(status, "kind")), c.dir);
     json_decref(status);
     return EXIT_OK;
 }
@@ -130,9 +152,9 @@ static long number_of(const json_t *object, const char *key)
 
 static void print_nodes(struct context *ctx, const json_t *nodes)
 {
-    static const struct column columns[] = {{"Node", false, false}, {"State", false, false}, {"Health", false, false},
-                                            {"Address", false, false}, {"Cores", true, false}, {"Jobs", true, false},
-                                            {"Process", true, false}, {NULL, false, false}};
+    static const struct column columns[] = {
+        {"Node", false, false}, {"State", false, false}, {"Health", false, false}, {"Address", false, false},
+        {"Cores", true, false}, {"Jobs", true, false},   {"Process", true, false}, {NULL, false, false}};
     struct table *t = table_new(columns);
     size_t i;
     const json_t *n;
@@ -193,15 +215,19 @@ static const struct command commands[] = {
      "Makes the cluster's folder with its certificates. Repeating it with the same options changes nothing.",
      init_groups, init_examples, sizeof(struct init_args), 0, 0, NULL, -1, true, true, run_init},
     {"start", "[options]", "start the cluster, or what of it has ended",
-     "Starts a head and the nodes on this machine, and returns when all nodes are online. A cluster that does not exist "
+     "Starts a head and the nodes on this machine, and returns when all nodes are online. A cluster that "
+     "does not exist "
      "is made first; one that is running is left as it is.\n\n"
-     "Each node is a network, UTS and mount namespace of its own where the kernel allows it (for an ordinary user: inside "
+     "Each node is a network, UTS and mount namespace of its own where the kernel allows it (for an ordinary "
+     "user: inside "
      "a user namespace), else a process on an address 127.0.0.x.",
      start_groups, start_examples, sizeof(struct init_args), 0, 0, NULL, -1, true, true, run_start},
     {"stop", "", "stop the cluster",
-     "Running jobs are cancelled, waiting jobs stay queued for the next start. Nothing of the cluster runs on.", NULL, NULL,
-     0, 0, 0, NULL, -1, false, true, run_stop},
-    {"status", "", "show the head and the nodes", NULL, NULL, NULL, 0, 0, 0, NULL, -1, true, true, run_status},
+     "Running jobs are cancelled, waiting jobs stay queued for the next start. Nothing of the cluster runs "
+     "on.",
+     NULL, NULL, 0, 0, 0, NULL, -1, false, true, run_stop},
+    {"status", "", "show the head and the nodes", NULL, NULL, NULL, 0, 0, 0, NULL, -1, true, true,
+     run_status},
     {0},
 };
 
@@ -209,7 +235,8 @@ const struct noun cluster_noun = {
     "cluster",
     NULL,
     "a cluster on this machine: make, start, stop, status",
-    "A local cluster is a head node and some nodes on this machine, in a folder of its own. It is for trying things and for "
+    "A local cluster is a head node and some nodes on this machine, in a folder of its own. It is for trying "
+    "things and for "
     "tests: jobs, MPI and faults are as on many machines, speed is not.",
     commands,
     false,

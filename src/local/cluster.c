@@ -104,8 +104,9 @@ static int check_name(const char *name, struct error *err)
     for (size_t i = 0; i < len; i++)
         good = good && (isalnum((unsigned char)name[i]) || strchr("-_.", name[i]));
     if (!good)
-        return error_set(err, ERR_USAGE, "cluster name '%.70s': expected 1 to %d letters, digits, '-', '_' or '.'",
-                         name, CLUSTER_NAME_MAX);
+        return error_set(err, ERR_USAGE,
+                         "cluster name '%.70s': expected 1 to %d letters, digits, '-', '_' or '.'", name,
+                         CLUSTER_NAME_MAX);
     return 0;
 }
 
@@ -133,7 +134,8 @@ static int choose_user(struct cluster *c, const char *wanted, struct error *err)
     if (!pw)
         return error_set(err, ERR_USAGE, "user '%.64s': there is no such account", wanted);
     if (pw->pw_uid == 0)
-        return error_set(err, ERR_USAGE, "user '%.64s': tasks never run as root; expected another account", wanted);
+        return error_set(err, ERR_USAGE, "user '%.64s': tasks never run as root; expected another account",
+                         wanted);
     if (strlen(wanted) >= sizeof c->user)
         return error_set(err, ERR_USAGE, "user '%.64s': the name is too long", wanted);
     strcpy(c->user, wanted);
@@ -215,10 +217,10 @@ static int differs(const struct cluster *c, const struct cluster_choice *w, stru
 
 static int cluster_save(const struct cluster *c, struct error *err)
 {
-    json_t *root = json_pack("{s:i, s:s, s:I, s:I, s:I, s:b, s:s, s:I, s:I}", "version", 1, "name", c->name, "nodes",
-                             (json_int_t)c->nodes, "cores_per_node", (json_int_t)c->cores_per_node, "port",
-                             (json_int_t)c->port, "no_namespaces", c->no_namespaces, "user", c->user, "head_uid",
-                             (json_int_t)c->head_uid, "head_gid", (json_int_t)c->head_gid);
+    json_t *root = json_pack("{s:i, s:s, s:I, s:I, s:I, s:b, s:s, s:I, s:I}", "version", 1, "name", c->name,
+                             "nodes", (json_int_t)c->nodes, "cores_per_node", (json_int_t)c->cores_per_node,
+                             "port", (json_int_t)c->port, "no_namespaces", c->no_namespaces, "user", c->user,
+                             "head_uid", (json_int_t)c->head_uid, "head_gid", (json_int_t)c->head_gid);
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     int rc = text ? file_write(AT_FDCWD, cluster_path(c, "cluster.json"), text, strlen(text), 0644, true, err)
                   : error_set(err, ERR_INTERNAL, "cluster.json cannot be made");
@@ -243,9 +245,9 @@ static int cluster_load(struct cluster *c, struct error *err)
     int version = 0, no_ns = 0;
     json_int_t nodes = 0, cores = 0, port = 0, uid = -1, gid = -1;
     const char *name = "", *user = "";
-    int rc = json_unpack_ex(root, &jerr, 0, "{s:i, s:s, s:I, s:I, s:I, s:b, s:s, s:I, s:I}", "version", &version, "name",
-                            &name, "nodes", &nodes, "cores_per_node", &cores, "port", &port, "no_namespaces", &no_ns,
-                            "user", &user, "head_uid", &uid, "head_gid", &gid);
+    int rc = json_unpack_ex(root, &jerr, 0, "{s:i, s:s, s:I, s:I, s:I, s:b, s:s, s:I, s:I}", "version",
+                            &version, "name", &name, "nodes", &nodes, "cores_per_node", &cores, "port", &port,
+                            "no_namespaces", &no_ns, "user", &user, "head_uid", &uid, "head_gid", &gid);
     if (rc < 0) {
         rc = error_set(err, ERR_IO, "%s: %s", path, jerr.text);
     } else if (version != 1) {
@@ -312,7 +314,8 @@ static int check_socket_path(const struct cluster *c, struct error *err)
 {
     const char *path = cluster_path(c, "sock/head.sock");
     if (strlen(path) > SOCKET_PATH_MAX)
-        return error_set(err, ERR_LIMIT, "folder %s is too long for a socket: %zu bytes, expected at most %zu", c->dir,
+        return error_set(err, ERR_LIMIT,
+                         "folder %s is too long for a socket: %zu bytes, expected at most %zu", c->dir,
                          strlen(c->dir), SOCKET_PATH_MAX - strlen("/sock/head.sock"));
     return 0;
 }
@@ -325,7 +328,8 @@ int cluster_open(struct cluster *c, const char *dir, struct error *err)
     struct error why = {0};
     if (cluster_load(c, &why) < 0) {
         if (why.code == ERR_NOT_FOUND)
-            return error_set(err, ERR_NOT_FOUND, "there is no cluster in %s: 'muster cluster start' makes one", c->dir);
+            return error_set(err, ERR_NOT_FOUND,
+                             "there is no cluster in %s: 'muster cluster start' makes one", c->dir);
         if (err)
             *err = why;
         return -1;
@@ -360,18 +364,20 @@ static int make_cluster_folder(struct cluster *c, struct error *err)
         return error_sys(err, "folder %s cannot be written", c->dir);
     struct stat st;
     if (stat(c->dir, &st) == 0 && st.st_uid != geteuid())
-        return error_set(err, ERR_DENIED, "folder %s belongs to account %u: only that account runs a cluster there",
-                         c->dir, (unsigned)st.st_uid);
+        return error_set(err, ERR_DENIED,
+                         "folder %s belongs to account %u: only that account runs a cluster there", c->dir,
+                         (unsigned)st.st_uid);
     if (!c->root)
         return 0;
     /* The head's account must be able to pass. The cluster's own folder is ours to open; others' are not. */
     if (!(st.st_mode & S_IXOTH) && chmod(c->dir, (st.st_mode & 07777) | 0011) < 0)
         return error_sys(err, "folder %s", c->dir);
     if (!cluster_open_to_all(c->dir))
-        return error_set(err, ERR_DENIED,
-                         "folder %s is below one that is closed to other accounts: the head runs as account %u and "
-                         "could not reach it; choose another folder",
-                         c->dir, (unsigned)c->head_uid);
+        return error_set(
+            err, ERR_DENIED,
+            "folder %s is below one that is closed to other accounts: the head runs as account %u and "
+            "could not reach it; choose another folder",
+            c->dir, (unsigned)c->head_uid);
     return 0;
 }
 
@@ -406,8 +412,13 @@ static int make_head(const struct cluster *c, struct error *err)
     char path[PATH_MAX + 16];
     snprintf(path, sizeof path, "%s/muster-head", c->built);
     program = path;
-    char *argv[] = {(char *)"muster-head", (char *)"init", (char *)"--dir", (char *)dir, (char *)"--name",
-                    (char *)c->name, NULL};
+    char *argv[] = {(char *)"muster-head",
+                    (char *)"init",
+                    (char *)"--dir",
+                    (char *)dir,
+                    (char *)"--name",
+                    (char *)c->name,
+                    NULL};
     pid_t pid;
     int status, rc = posix_spawn(&pid, program, NULL, NULL, argv, environ);
     if (rc) {
@@ -452,7 +463,8 @@ static int make_rest(const struct cluster *c, struct error *err)
         return 0;
     struct passwd *pw = getpwnam(c->user);
     if (!pw)
-        return error_set(err, ERR_NOT_FOUND, "account '%s' of root's tasks: there is no such account", c->user);
+        return error_set(err, ERR_NOT_FOUND, "account '%s' of root's tasks: there is no such account",
+                         c->user);
     if (make_folder(cluster_path(c, "home"), 0700, pw->pw_uid, pw->pw_gid, err) < 0 ||
         make_folder(cluster_path(c, "bin"), 0755, uid, gid, err) < 0)
         return -1;
@@ -479,8 +491,9 @@ int cluster_init(struct cluster *c, const char *dir, const struct cluster_choice
     }
     struct stat st;
     if (stat(c->dir, &st) == 0 && st.st_uid != geteuid())
-        return error_set(err, ERR_DENIED, "folder %s belongs to account %u: only that account runs a cluster there",
-                         c->dir, (unsigned)st.st_uid);
+        return error_set(err, ERR_DENIED,
+                         "folder %s belongs to account %u: only that account runs a cluster there", c->dir,
+                         (unsigned)st.st_uid);
     if (access(c->dir, W_OK | X_OK) < 0)
         return error_sys(err, "folder %s cannot be written", c->dir);
     if (make_rest(c, err) < 0 || make_head(c, err) < 0)
@@ -506,7 +519,8 @@ int cluster_run_dir(const struct cluster *c, struct error *err)
     return 0;
 }
 
-int cluster_write_node(const struct cluster *c, uint32_t i, bool namespaces, const char *head, struct error *err)
+int cluster_write_node(const struct cluster *c, uint32_t i, bool namespaces, const char *head,
+                       struct error *err)
 {
     const char *name = cluster_node_name(c, i), *dir = cluster_path(c, "nodes/%s", name);
     if (make_folder(dir, 0700, geteuid(), getegid(), err) < 0)
@@ -517,20 +531,22 @@ int cluster_write_node(const struct cluster *c, uint32_t i, bool namespaces, con
     if (make_folder(run_dir, c->root ? 0711 : 0700, geteuid(), getegid(), err) < 0)
         return -1;
     snprintf(path, sizeof path, "%s:/usr/local/bin:/usr/bin:/bin", c->bin);
-    json_int_t memory_mb = (json_int_t)sysconf(_SC_PHYS_PAGES) * (sysconf(_SC_PAGESIZE) / 1024) / 1024 / c->nodes;
+    json_int_t memory_mb =
+        (json_int_t)sysconf(_SC_PHYS_PAGES) * (sysconf(_SC_PAGESIZE) / 1024) / 1024 / c->nodes;
     bool shared = c->nodes > 1 || c->cores_per_node > (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
-    json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:i, s:I, s:I, s:b, s:s, s:s, s:s, s:s, s:s, s:b}", "name", name, "head", head, "address",
-        cluster_node_address(c, namespaces, i), "port", namespaces ? CLUSTER_STEP_PORT : 0, "cores",
-        (json_int_t)c->cores_per_node, "memory_mb", memory_mb, "virtual_cores", shared, "physical_host", host,
-        "interface", namespaces ? "eth0" : "lo", "run_dir", run_dir, "path", path, "bin", c->bin, "allow_root", false);
+    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:I, s:I, s:b, s:s, s:s, s:s, s:s, s:s, s:b}", "name",
+                             name, "head", head, "address", cluster_node_address(c, namespaces, i), "port",
+                             namespaces ? CLUSTER_STEP_PORT : 0, "cores", (json_int_t)c->cores_per_node,
+                             "memory_mb", memory_mb, "virtual_cores", shared, "physical_host", host,
+                             "interface", namespaces ? "eth0" : "lo", "run_dir", run_dir, "path", path, "bin",
+                             c->bin, "allow_root", false);
     if (root && c->root) {
         json_object_set_new(root, "map", json_pack("{s:s}", "root", c->user));
         json_object_set_new(root, "home_fallback", json_string(cluster_path(c, "home")));
     }
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
-    int rc = text ? file_write(AT_FDCWD, cluster_path(c, "nodes/%s/node.json", name), text, strlen(text), 0600, false,
-                               err)
+    int rc = text ? file_write(AT_FDCWD, cluster_path(c, "nodes/%s/node.json", name), text, strlen(text),
+                               0600, false, err)
                   : error_set(err, ERR_INTERNAL, "node.json of %s cannot be made", name);
     free(text);
     json_decref(root);

@@ -33,9 +33,9 @@
 struct cluster_choice {
     const char *name;
     uint32_t nodes, cores_per_node;
-    const char *user;    /* root only: the account that root's tasks run as */
-    bool no_namespaces;  /* nodes as processes on 127.0.0.x */
-    uint32_t port;       /* of the head */
+    const char *user;   /* root only: the account that root's tasks run as */
+    bool no_namespaces; /* nodes as processes on 127.0.0.x */
+    uint32_t port;      /* of the head */
 };
 
 struct cluster {
@@ -74,7 +74,8 @@ const char *cluster_node_name(const struct cluster *c, uint32_t i);
 const char *cluster_node_address(const struct cluster *c, bool namespaces, uint32_t i);
 
 /* Writes DIR/nodes/NAME/node.json (cluster folder made if absent). `head` is ADDRESS:PORT. */
-int cluster_write_node(const struct cluster *c, uint32_t i, bool namespaces, const char *head, struct error *err);
+int cluster_write_node(const struct cluster *c, uint32_t i, bool namespaces, const char *head,
+                       struct error *err);
 
 /* Whether every account can reach `path` (each folder on the way, and the thing itself, may be entered). */
 bool cluster_open_to_all(const char *path);

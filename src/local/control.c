@@ -30,7 +30,8 @@
 #define CANCEL_MS 5000 /* cancelled jobs: patience before force */
 #define STOPPED "the cluster was stopped"
 
-static void say(control_progress *progress, void *arg, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void say(control_progress *progress, void *arg, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 static void say(control_progress *progress, void *arg, const char *fmt, ...)
 {
     char text[512];
@@ -90,7 +91,8 @@ static pid_t spawn_local(const struct cluster *c, const char *verb, int out, str
         dup2(log, 2);
         if (out >= 0)
             fcntl(out, F_SETFD, 0);
-        const char *argv[] = {"muster-local", verb, "--dir", c->dir, out >= 0 ? "--ready-fd" : NULL, fd_text, NULL};
+        const char *argv[] = {"muster-local", verb, "--dir", c->dir, out >= 0 ? "--ready-fd" : NULL,
+                              fd_text,        NULL};
         execv(program, (char *const *)argv);
         if (out >= 0)
             dprintf(out, "error %s: %s\n", program, strerror(errno));
@@ -115,7 +117,8 @@ static int take_line(const char *line, control_progress *progress, void *arg, st
     return !strncmp(line, "ready", 5);
 }
 
-static int read_progress(const struct cluster *c, int fd, control_progress *progress, void *arg, struct error *err)
+static int read_progress(const struct cluster *c, int fd, control_progress *progress, void *arg,
+                         struct error *err)
 {
     struct buf text = BUF_INIT;
     int64_t deadline = clock_boot_ms() + START_MS;
@@ -221,14 +224,16 @@ static int wait_mended(const struct cluster *c, struct error *err)
         if (!supervised(c))
             return error_set(err, ERR_IO, "muster-local has ended: see %s", cluster_path(c, "log/local.log"));
         if (clock_boot_ms() > deadline)
-            return error_set(err, ERR_TIMEOUT, "the cluster in %s is running, but not all of it answers: see %s", c->dir,
+            return error_set(err, ERR_TIMEOUT,
+                             "the cluster in %s is running, but not all of it answers: see %s", c->dir,
                              cluster_path(c, "log"));
         poll(NULL, 0, 20);
     }
     return 0;
 }
 
-int control_start(const struct cluster *c, control_progress *progress, void *arg, bool *was_up, struct error *err)
+int control_start(const struct cluster *c, control_progress *progress, void *arg, bool *was_up,
+                  struct error *err)
 {
     bool running = supervised(c), whole = running && all_reachable(c);
     if (was_up)
@@ -364,11 +369,13 @@ static int down_rest(const struct cluster *c, struct error *err)
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     if (!WIFEXITED(status) || WEXITSTATUS(status))
-        return error_set(err, ERR_IO, "the rest of the cluster could not be ended: %s", proc_last_words(c, "local"));
+        return error_set(err, ERR_IO, "the rest of the cluster could not be ended: %s",
+                         proc_last_words(c, "local"));
     return 0;
 }
 
-int control_stop(const struct cluster *c, control_progress *progress, void *arg, bool *was_up, struct error *err)
+int control_stop(const struct cluster *c, control_progress *progress, void *arg, bool *was_up,
+                 struct error *err)
 {
     pid_t pid = supervisor_pid(c);
     bool up = pid > 1 || any_process(c);
@@ -380,8 +387,9 @@ int control_stop(const struct cluster *c, control_progress *progress, void *arg,
     stop_jobs(c, progress, arg);
     /* The lock is looked at again: were the process another by now, nobody would hold it. */
     if (pidfd >= 0 && supervisor_pid(c) == pid) {
-        int rc = pidfd_send_signal(pidfd, SIGTERM, NULL, 0) < 0 && errno != ESRCH ? error_sys(err, "muster-local")
-                                                                               : wait_ended(pidfd, err);
+        int rc = pidfd_send_signal(pidfd, SIGTERM, NULL, 0) < 0 && errno != ESRCH
+                     ? error_sys(err, "muster-local")
+                     : wait_ended(pidfd, err);
         close(pidfd);
         if (rc < 0)
             return -1;
@@ -439,20 +447,28 @@ json_t *control_status(const struct cluster *c, struct error *err)
     pid_t head_pid = proc_peek(c, "head");
 
     struct client *client = head_pid ? client_open(cluster_path(c, "head.sock"), ASK_MS, NULL) : NULL;
-    Mu__Reply *status = client ? ask_status(client, NULL) : NULL, *nodes = client ? ask_nodes(client, NULL) : NULL;
+    Mu__Reply *status = client ? ask_status(client, NULL) : NULL,
+              *nodes = client ? ask_nodes(client, NULL) : NULL;
     const Mu__StatusReply *st = status ? status->status : NULL;
-    const char *store = !st ? "unknown" : st->store_ok ? "ok" : st->store_error[0] ? st->store_error : "failed";
+    const char *store = !st                  ? "unknown"
+                        : st->store_ok       ? "ok"
+                        : st->store_error[0] ? st->store_error
+                                             : "failed";
 
     json_t *list = json_array();
     for (uint32_t i = 0; i < c->nodes; i++)
         json_array_append_new(list, node_status(c, namespaces, i, nodes));
-    json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:s, s:{s:i, s:s}, s:{s:i, s:s, s:s, s:s, s:s, s:I}, s:o, s:{s:I, s:I}}", "name", c->name, "dir",
-        c->dir, "kind", kind ? kind : "none", "why", why ? why : "", "supervisor", "pid",
-        run ? (int)local_number(local, "pid") : 0, "state", run ? (state ? state : "starting") : "dead", "head", "pid",
-        (int)head_pid, "state", st ? "running" : head_pid ? "not answering" : "dead", "address", address ? address : "",
-        "version", st ? st->version : "", "store", store, "uptime_ms", (json_int_t)(st ? st->up_ms : 0), "nodes", list,
-        "jobs", "queued", (json_int_t)(st ? st->jobs_queued : 0), "running", (json_int_t)(st ? st->jobs_running : 0));
+    json_t *root =
+        json_pack("{s:s, s:s, s:s, s:s, s:{s:i, s:s}, s:{s:i, s:s, s:s, s:s, s:s, s:I}, s:o, s:{s:I, s:I}}",
+                  "name", c->name, "dir", c->dir, "kind", kind ? kind : "none", "why", why ? why : "",
+                  "supervisor", "pid", run ? (int)local_number(local, "pid") : 0, "state",
+                  run ? (state ? state : "starting") : "dead", "head", "pid", (int)head_pid, "state",
+                  st         ? "running"
+                  : head_pid ? "not answering"
+                             : "dead",
+                  "address", address ? address : "", "version", st ? st->version : "", "store", store,
+                  "uptime_ms", (json_int_t)(st ? st->up_ms : 0), "nodes", list, "jobs", "queued",
+                  (json_int_t)(st ? st->jobs_queued : 0), "running", (json_int_t)(st ? st->jobs_running : 0));
     client_reply_free(status);
     client_reply_free(nodes);
     client_close(client);

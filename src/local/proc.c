@@ -41,8 +41,9 @@ static uint64_t start_time(pid_t pid)
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     if (file_read(AT_FDCWD, path, 4096, &text, NULL) == 0) {
         const char *p = strrchr(buf_str(&text), ')');
-        if (p && sscanf(p + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %lu", &state,
-                        &start) != 2)
+        if (p &&
+            sscanf(p + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %lu",
+                   &state, &start) != 2)
             start = 0;
         if (state == 'Z' || state == 'X') /* ended, only not yet waited for */
             start = 0;
@@ -106,7 +107,8 @@ static int become(const struct proc_spec *spec, struct error *err)
     if (geteuid() != 0 || spec->uid == 0)
         return 0;
     gid_t gid = spec->gid;
-    if (setgroups(1, &gid) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(spec->uid, spec->uid, spec->uid) < 0)
+    if (setgroups(1, &gid) < 0 || setresgid(gid, gid, gid) < 0 ||
+        setresuid(spec->uid, spec->uid, spec->uid) < 0)
         return error_sys(err, "account %u", (unsigned)spec->uid);
     return 0;
 }
@@ -114,7 +116,8 @@ static int become(const struct proc_spec *spec, struct error *err)
 /* Daemons get an environment of their own: what the user's shell holds is not theirs to know. */
 static void clean_environment(void)
 {
-    const char *keep[] = {"HOME", "USER", "LOGNAME", "TZ", "XDG_RUNTIME_DIR", "ASAN_OPTIONS", "UBSAN_OPTIONS"};
+    const char *keep[] = {"HOME",         "USER",         "LOGNAME", "TZ", "XDG_RUNTIME_DIR",
+                          "ASAN_OPTIONS", "UBSAN_OPTIONS"};
     char *values[sizeof keep / sizeof *keep];
     for (size_t i = 0; i < sizeof keep / sizeof *keep; i++) {
         const char *v = getenv(keep[i]);
@@ -148,7 +151,8 @@ static int child(const struct cluster *c, const struct proc_spec *spec, struct e
     if (!spec->unlisted) {
         char text[64];
         int n = snprintf(text, sizeof text, "%d %lu\n", (int)getpid(), start_time(getpid()));
-        if (file_write(AT_FDCWD, cluster_path(c, "pids/%s", spec->name), text, (size_t)n, 0644, false, err) < 0)
+        if (file_write(AT_FDCWD, cluster_path(c, "pids/%s", spec->name), text, (size_t)n, 0644, false, err) <
+            0)
             return -1;
     }
     clean_environment();
@@ -162,7 +166,8 @@ static int child(const struct cluster *c, const struct proc_spec *spec, struct e
 
 /* ---- the parent ---- */
 
-int proc_start(struct proc *p, const struct cluster *c, const struct proc_spec *spec, int *report, struct error *err)
+int proc_start(struct proc *p, const struct cluster *c, const struct proc_spec *spec, int *report,
+               struct error *err)
 {
     int pipefd[2];
     proc_init(p, spec->name);
@@ -280,7 +285,8 @@ const char *proc_last_words(const struct cluster *c, const char *name)
     int fd = open(cluster_path(c, "log/%s.log", name), O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return line;
-    off_t size = lseek(fd, 0, SEEK_END), from = size > (off_t)sizeof tail - 1 ? size - (off_t)sizeof tail + 1 : 0;
+    off_t size = lseek(fd, 0, SEEK_END),
+          from = size > (off_t)sizeof tail - 1 ? size - (off_t)sizeof tail + 1 : 0;
     ssize_t n = pread(fd, tail, sizeof tail - 1, from);
     close(fd);
     while (n > 0 && (tail[n - 1] == '\n' || tail[n - 1] == '\r'))

@@ -19,7 +19,7 @@ struct proc {
     char name[32]; /* of its pid file and its log */
     pid_t pid;     /* 0: not running, as far as is known */
     uint64_t start;
-    int pidfd;     /* -1 with pid 0 */
+    int pidfd; /* -1 with pid 0 */
 };
 
 /* What the child does between fork and exec, as root or in a new namespace as may be. */
@@ -27,14 +27,14 @@ typedef int proc_setup(void *arg, struct error *err);
 
 struct proc_spec {
     const char *name;
-    const char *program;      /* path, as it is after `setup` */
+    const char *program; /* path, as it is after `setup` */
     const char *const *argv;
-    uid_t uid;                /* when root and not 0: setgroups, setgid, setuid before the exec */
+    uid_t uid; /* when root and not 0: setgroups, setgid, setuid before the exec */
     gid_t gid;
-    proc_setup *setup;        /* may be NULL */
+    proc_setup *setup; /* may be NULL */
     void *arg;
-    int stdin_fd;             /* -1: /dev/null */
-    bool unlisted;            /* a short helper: no pid file */
+    int stdin_fd;  /* -1: /dev/null */
+    bool unlisted; /* a short helper: no pid file */
 };
 
 void proc_init(struct proc *p, const char *name);
@@ -42,9 +42,11 @@ void proc_init(struct proc *p, const char *name);
 /* Starts it; its standard output and error go to DIR/log/NAME.log. proc_started() must follow:
  * that waits until the exec has succeeded (0) or tells what failed (-1, p->pid is 0 again). Between
  * the two several can be started at once. */
-int proc_start(struct proc *p, const struct cluster *c, const struct proc_spec *spec, int *report, struct error *err);
+int proc_start(struct proc *p, const struct cluster *c, const struct proc_spec *spec, int *report,
+               struct error *err);
 int proc_started(struct proc *p, const struct cluster *c, int report, struct error *err);
-int proc_run(struct proc *p, const struct cluster *c, const struct proc_spec *spec, struct error *err); /* both */
+int proc_run(struct proc *p, const struct cluster *c, const struct proc_spec *spec,
+             struct error *err); /* both */
 
 /* Looks whether the process of the pid file lives and takes it over. true: it does. */
 bool proc_adopt(struct proc *p, const struct cluster *c);

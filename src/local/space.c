@@ -64,7 +64,8 @@ static void ip_child(int in, int out, int net_ns)
 static int ip_batch(const char *commands, int net_ns, struct error *err)
 {
     int in = memfd_create("ip-batch", MFD_CLOEXEC), out = memfd_create("ip-output", MFD_CLOEXEC);
-    if (in < 0 || out < 0 || file_write_all(in, commands, strlen(commands)) < 0 || lseek(in, 0, SEEK_SET) < 0) {
+    if (in < 0 || out < 0 || file_write_all(in, commands, strlen(commands)) < 0 ||
+        lseek(in, 0, SEEK_SET) < 0) {
         error_sys(err, "memfd");
         close(in);
         close(out);
@@ -176,7 +177,8 @@ int space_make_node(void *arg, struct error *err)
         return error_sys(err, "mount namespace of %s", name);
     if (mount_sys(err) < 0)
         return error_prefix(err, "%s", name);
-    if (access("/etc/hosts", F_OK) == 0 && mount(cluster_path(c, "hosts"), "/etc/hosts", NULL, MS_BIND, NULL) < 0)
+    if (access("/etc/hosts", F_OK) == 0 &&
+        mount(cluster_path(c, "hosts"), "/etc/hosts", NULL, MS_BIND, NULL) < 0)
         return error_sys(err, "mount of /etc/hosts in %s", name);
 
     struct buf text = BUF_INIT;
@@ -189,7 +191,8 @@ int space_make_node(void *arg, struct error *err)
              s->index + 1, (int)s->network->pid, cluster_node_address(c, true, s->index));
     int rc = ip_batch(buf_str(&text), -1, err);
     buf_reset(&text);
-    buf_addf(&text, "link set v%u addrgenmode none\nlink set v%u master mu0 up\n", s->index + 1, s->index + 1);
+    buf_addf(&text, "link set v%u addrgenmode none\nlink set v%u master mu0 up\n", s->index + 1,
+             s->index + 1);
     if (rc == 0)
         rc = ip_batch(buf_str(&text), outer, err);
     buf_free(&text);

@@ -50,7 +50,8 @@
 #define END_MS 5000   /* SIGTERM to SIGKILL, of head and agents */
 #define TASKS_MS 2000 /* keepers told to end, to the killing of what is left */
 #define ORPHANS_AT_ONCE 4096
-#define STOPPED_COMMENT "the cluster was stopped" /* control.c sets it; such nodes come back by themselves */
+#define STOPPED_COMMENT "the cluster was stopped" /* control.c sets it; such nodes come back by themselves   \
+                                                   */
 
 enum kind { KIND_NETWORK, KIND_HEAD, KIND_ANCHOR, KIND_AGENT };
 
@@ -111,18 +112,19 @@ static void write_status(struct supervisor *s, const char *state)
     json_t *nodes = json_array();
     for (uint32_t i = 0; i < s->c->nodes; i++) {
         struct node *n = &s->nodes[i];
-        json_array_append_new(nodes, json_pack("{s:s, s:s, s:i, s:i, s:i}", "name", cluster_node_name(s->c, i), "address",
-                                               cluster_node_address(s->c, s->namespaces, i), "pid",
-                                               (int)n->agent.proc.pid, "anchor", (int)n->anchor.proc.pid, "restarts",
-                                               (int)n->agent.restarts));
+        json_array_append_new(
+            nodes, json_pack("{s:s, s:s, s:i, s:i, s:i}", "name", cluster_node_name(s->c, i), "address",
+                             cluster_node_address(s->c, s->namespaces, i), "pid", (int)n->agent.proc.pid,
+                             "anchor", (int)n->anchor.proc.pid, "restarts", (int)n->agent.restarts));
     }
-    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:{s:i, s:s, s:i}, s:i, s:o}", "pid", (int)getpid(), "state", state,
-                             "kind", kind_of_cluster(s), "why", s->one_host, "head", "pid", (int)s->head.proc.pid,
-                             "address", s->head_address, "restarts", (int)s->head.restarts, "network",
-                             (int)s->network.proc.pid, "nodes", nodes);
+    json_t *root = json_pack("{s:i, s:s, s:s, s:s, s:{s:i, s:s, s:i}, s:i, s:o}", "pid", (int)getpid(),
+                             "state", state, "kind", kind_of_cluster(s), "why", s->one_host, "head", "pid",
+                             (int)s->head.proc.pid, "address", s->head_address, "restarts",
+                             (int)s->head.restarts, "network", (int)s->network.proc.pid, "nodes", nodes);
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     struct error err;
-    if (!text || file_write(AT_FDCWD, cluster_path(s->c, "local.json"), text, strlen(text), 0644, false, &err) < 0)
+    if (!text ||
+        file_write(AT_FDCWD, cluster_path(s->c, "local.json"), text, strlen(text), 0644, false, &err) < 0)
         log_warn("local.json: %s", text ? err.text : "cannot be made");
     free(text);
     json_decref(root);
@@ -130,7 +132,8 @@ static void write_status(struct supervisor *s, const char *state)
 
 /* ---- members ---- */
 
-static void member_init(struct supervisor *s, struct member *m, enum kind kind, uint32_t index, const char *name)
+static void member_init(struct supervisor *s, struct member *m, enum kind kind, uint32_t index,
+                        const char *name)
 {
     m->s = s;
     m->kind = kind;
@@ -213,13 +216,15 @@ static int start(struct member *m, const struct proc_spec *spec, int *report, st
 
 /* An anchor: this program under another name. It is executed from the folder it was built in, as
  * ourselves: the namespace's view of it is not needed. */
-static int start_anchor(struct member *m, proc_setup *setup, struct space *space, int *report, struct error *err)
+static int start_anchor(struct member *m, proc_setup *setup, struct space *space, int *report,
+                        struct error *err)
 {
     char program[PATH_MAX + 16], name[sizeof m->proc.name];
     snprintf(program, sizeof program, "%s/muster-local", m->s->c->built);
     snprintf(name, sizeof name, "%s", m->proc.name);
     const char *argv[] = {"muster-local", "anchor", name, m->s->c->dir, NULL};
-    struct proc_spec spec = {.name = name, .program = program, .argv = argv, .setup = setup, .arg = space, .stdin_fd = -1};
+    struct proc_spec spec = {
+        .name = name, .program = program, .argv = argv, .setup = setup, .arg = space, .stdin_fd = -1};
     return start(m, &spec, report, err);
 }
 
@@ -232,26 +237,39 @@ static int start_head(struct supervisor *s, struct error *err)
     if (s->head_address[0])
         snprintf(listen, sizeof listen, "%s", s->head_address);
     else if (s->namespaces)
-        snprintf(listen, sizeof listen, "%s:%u", SPACE_BRIDGE_ADDRESS, s->c->port ? s->c->port : CLUSTER_HEAD_PORT);
+        snprintf(listen, sizeof listen, "%s:%u", SPACE_BRIDGE_ADDRESS,
+                 s->c->port ? s->c->port : CLUSTER_HEAD_PORT);
     else
         snprintf(listen, sizeof listen, "127.0.0.1:%u", s->c->port);
     const char *argv[] = {"muster-head", "run", "--dir", dir, "--socket", sock, "--listen", listen, NULL};
     struct space space = {.c = s->c, .network = &s->network.proc};
-    struct proc_spec spec = {.name = "head", .program = program, .argv = argv, .uid = s->c->head_uid,
-                             .gid = s->c->head_gid, .stdin_fd = -1, .arg = &space,
+    struct proc_spec spec = {.name = "head",
+                             .program = program,
+                             .argv = argv,
+                             .uid = s->c->head_uid,
+                             .gid = s->c->head_gid,
+                             .stdin_fd = -1,
+                             .arg = &space,
                              .setup = s->namespaces ? space_enter_network : NULL};
     return start(&s->head, &spec, NULL, err);
 }
 
 /* What agents and joins have in common: the program, in the node's namespaces. */
-static int start_node_program(struct supervisor *s, struct proc *p, uint32_t i, const char *name, const char *const *argv,
-                              int stdin_fd, bool unlisted, int *report, struct error *err)
+static int start_node_program(struct supervisor *s, struct proc *p, uint32_t i, const char *name,
+                              const char *const *argv, int stdin_fd, bool unlisted, int *report,
+                              struct error *err)
 {
     char program[PATH_MAX + 16];
     snprintf(program, sizeof program, "%s/muster-node", s->c->bin);
-    struct space space = {.c = s->c, .network = &s->network.proc, .node = &s->nodes[i].anchor.proc, .index = i};
-    struct proc_spec spec = {.name = name, .program = program, .argv = argv, .stdin_fd = stdin_fd, .arg = &space,
-                             .setup = s->namespaces ? space_enter_node : NULL, .unlisted = unlisted};
+    struct space space = {
+        .c = s->c, .network = &s->network.proc, .node = &s->nodes[i].anchor.proc, .index = i};
+    struct proc_spec spec = {.name = name,
+                             .program = program,
+                             .argv = argv,
+                             .stdin_fd = stdin_fd,
+                             .arg = &space,
+                             .setup = s->namespaces ? space_enter_node : NULL,
+                             .unlisted = unlisted};
     return proc_start(p, s->c, &spec, report, err);
 }
 
@@ -382,7 +400,8 @@ static int copy_programs(const struct cluster *c, struct error *err)
         if (fstatat(dirfd(d), e->d_name, &st, 0) == 0 && S_ISREG(st.st_mode) && (st.st_mode & S_IXUSR)) {
             rc = file_read(dirfd(d), e->d_name, 256u << 20, &data, err);
             if (rc == 0)
-                rc = file_write(AT_FDCWD, cluster_path(c, "bin/%s", e->d_name), data.data, data.len, 0755, false, err);
+                rc = file_write(AT_FDCWD, cluster_path(c, "bin/%s", e->d_name), data.data, data.len, 0755,
+                                false, err);
         }
         buf_free(&data);
     }
@@ -400,7 +419,8 @@ static int read_listen(struct supervisor *s, struct error *err)
     const char *path = cluster_path(s->c, "head/listen");
     int rc = file_read(AT_FDCWD, path, sizeof s->head_address - 1, &text, err);
     if (rc == 0)
-        snprintf(s->head_address, sizeof s->head_address, "%.*s", (int)strcspn(buf_str(&text), "\n"), buf_str(&text));
+        snprintf(s->head_address, sizeof s->head_address, "%.*s", (int)strcspn(buf_str(&text), "\n"),
+                 buf_str(&text));
     buf_free(&text);
     return rc;
 }
@@ -464,7 +484,8 @@ static int token_for(struct supervisor *s, struct client *client, uint32_t i, st
     if (reply->kind_case != MU__REPLY__KIND_TOKEN) {
         error_set(err, ERR_PROTOCOL, "the head gave no token");
     } else if ((fd = memfd_create("join-token", MFD_CLOEXEC)) < 0 ||
-               file_write_all(fd, reply->token->token, strlen(reply->token->token)) < 0 || lseek(fd, 0, SEEK_SET) < 0) {
+               file_write_all(fd, reply->token->token, strlen(reply->token->token)) < 0 ||
+               lseek(fd, 0, SEEK_SET) < 0) {
         error_sys(err, "token of %s", cluster_node_name(s->c, i));
         if (fd >= 0)
             close(fd);
@@ -484,8 +505,8 @@ static int start_join(struct supervisor *s, struct client *client, uint32_t i, s
     snprintf(name, sizeof name, "%s", cluster_node_name(s->c, i));
     snprintf(log, sizeof log, "%s", name);
     snprintf(dir, sizeof dir, "%s", cluster_path(s->c, "nodes/%s", name));
-    const char *argv[] = {"muster-node", "join", "--dir", dir, "--name", name, "--head", s->head_address,
-                          "--token-file", "-", NULL};
+    const char *argv[] = {"muster-node", "join",          "--dir",        dir, "--name", name,
+                          "--head",      s->head_address, "--token-file", "-", NULL};
     int rc = start_node_program(s, join, i, log, argv, token, true, report, err);
     close(token);
     return rc;
@@ -624,8 +645,9 @@ static int up_online(struct supervisor *s, struct client *client, struct error *
         if (proc_wait(&s->nodes[first].agent.proc, s->c, POLL_MS, NULL))
             return last_words(s, &s->nodes[first].agent, err);
         if (clock_boot_ms() > deadline)
-            return error_set(err, ERR_TIMEOUT, "%u of %u nodes have not reached the head in %d s; the first is %s",
-                             missing, s->c->nodes, UP_MS / 1000, cluster_node_name(s->c, first));
+            return error_set(err, ERR_TIMEOUT,
+                             "%u of %u nodes have not reached the head in %d s; the first is %s", missing,
+                             s->c->nodes, UP_MS / 1000, cluster_node_name(s->c, first));
     }
 }
 
@@ -905,8 +927,9 @@ int supervisor_run(const struct cluster *c, int ready_fd, struct error *err)
 {
     int lock = file_lock(AT_FDCWD, cluster_path(c, "local.lock"), err);
     if (lock < 0)
-        return err->code == ERR_EXISTS ? error_set(err, ERR_EXISTS, "another muster-local runs the cluster in %s", c->dir)
-                                       : -1;
+        return err->code == ERR_EXISTS
+                   ? error_set(err, ERR_EXISTS, "another muster-local runs the cluster in %s", c->dir)
+                   : -1;
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     signal(SIGPIPE, SIG_IGN);
     struct supervisor *s = supervisor_create(c, ready_fd);
