@@ -34,10 +34,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define FIRST_FRAME_S 10   /* an accepted peer says hello within this */
-#define CONNECT_S 30       /* lookup, connect, handshake and the peer's hello */
-#define STALLED_FRAME_S 60 /* a frame that has begun is whole within this */
-#define FLUSH_S 5
+#define FIRST_FRAME_MS 10000 /* an accepted peer says hello within this */
+#define CONNECT_MS 30000     /* lookup, connect, handshake and the peer's hello */
+#define FRAME_MS 60000       /* a frame that has begun is whole within this */
+#define FLUSH_MS 5000
 #define READ_TURN_MAX (256 * 1024) /* bytes taken from one link in one turn */
 #define READ_STEP (32 * 1024)
 #define KEEP_BUFFER (64 * 1024) /* an idle link keeps no more than this */
@@ -62,6 +62,7 @@ struct link {
     bool ready, told_ready, got_frame, late_frame, paused;
     bool flushing, shut; /* closing: what was sent still leaves; our half is closed */
     bool failed, dead;
+    int first_ms, frame_ms; /* patience */
     int depth;
     struct error error; /* why it failed */
 };
@@ -130,9 +131,9 @@ static void settle(struct link *l)
         link_free(l);
 }
 
-static void set_late(struct link *l, int seconds)
+static void set_late(struct link *l, int ms)
 {
-    event_add(l->late, &(struct timeval){.tv_sec = seconds});
+    event_add(l->late, &(struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000});
 }
 
 /* ---- reading ---- */
@@ -169,7 +170,7 @@ static void deliver(struct link *l)
     bool partial = l->in.len > 0 && !l->paused;
     if (first || at > 0 || partial != l->late_frame) {
         if (partial)
-            set_late(l, STALLED_FRAME_S);
+            set_late(l, l->frame_ms);
         else
             event_del(l->late);
         l->late_frame = partial;
@@ -317,12 +318,11 @@ static void on_late(evutil_socket_t fd, short what, void *arg)
     if (l->flushing)
         l->dead = true;
     else if (l->late_frame)
-        fail(l, ERR_TIMEOUT, "a frame was not complete after %d s", STALLED_FRAME_S);
+        fail(l, ERR_TIMEOUT, "a frame was not complete after %d ms", l->frame_ms);
     else if (!l->ready)
-        fail(l, ERR_TIMEOUT, "no connection to %s after %d s", l->peer_text,
-             l->connecting_side ? CONNECT_S : FIRST_FRAME_S);
+        fail(l, ERR_TIMEOUT, "no connection to %s after %d ms", l->peer_text, l->first_ms);
     else
-        fail(l, ERR_TIMEOUT, "nothing said within %d s", l->connecting_side ? CONNECT_S : FIRST_FRAME_S);
+        fail(l, ERR_TIMEOUT, "%s said nothing for %d ms", l->peer_text, l->first_ms);
     settle(l);
 }
 
@@ -353,6 +353,8 @@ static struct link *link_new(struct event_base *base, const struct link_ops *ops
     l->ops = ops;
     l->arg = arg;
     l->limit = FRAME_MAX_HELLO;
+    l->first_ms = FIRST_FRAME_MS;
+    l->frame_ms = FRAME_MS;
     l->turn = event_new(base, -1, 0, on_turn, l);
     l->late = evtimer_new(base, on_late, l);
     l->early = evbuffer_new();
@@ -446,7 +448,7 @@ struct link *link_accept(struct event_base *base, int fd, struct tls_context *tl
         return refuse(l, err);
     if (start(l))
         return refuse(l, err);
-    set_late(l, FIRST_FRAME_S);
+    set_late(l, l->first_ms);
     return l;
 }
 
@@ -472,9 +474,10 @@ struct link *link_connect_unix(struct event_base *base, const char *path, const 
     struct link *l = link_new(base, ops, arg);
     l->fd = fd;
     l->connecting_side = true;
+    l->first_ms = CONNECT_MS;
     if (start(l))
         return refuse(l, err);
-    set_late(l, CONNECT_S);
+    set_late(l, l->first_ms);
     return l;
 }
 
@@ -622,12 +625,13 @@ struct link *link_connect_tcp(struct event_base *base, const char *address, uint
     }
     struct link *l = link_new(base, ops, arg);
     l->connecting_side = true;
+    l->first_ms = CONNECT_MS;
     l->expect = expect ? xstrdup(expect) : NULL;
     snprintf(l->peer_text, sizeof l->peer_text, strchr(address, ':') ? "[%.100s]:%u" : "%.100s:%u", address,
              port);
     if (!(l->ssl = tls_session(tls, &l->error)))
         return refuse(l, err);
-    set_late(l, CONNECT_S);
+    set_late(l, l->first_ms);
     if (len ? begin_connect(l, (struct sockaddr *)&ss, len) : begin_lookup(l, address, port))
         fail_later(l);
     return l;
@@ -651,7 +655,7 @@ void link_close_flushed(struct link *l)
     l->flushing = true;
     if (l->bev)
         bufferevent_enable(l->bev, EV_READ);
-    set_late(l, FLUSH_S);
+    set_late(l, FLUSH_MS);
     event_active(l->turn, EV_TIMEOUT, 0);
 }
 
@@ -726,6 +730,14 @@ void link_pause(struct link *l, bool pause)
 void link_limit(struct link *l, size_t frame_max)
 {
     l->limit = frame_max;
+}
+
+void link_patience(struct link *l, int first_ms, int frame_ms)
+{
+    l->first_ms = first_ms;
+    l->frame_ms = frame_ms;
+    if (!l->got_frame && !l->dead && !l->flushing)
+        set_late(l, first_ms);
 }
 
 void link_set(struct link *l, const struct link_ops *ops, void *arg)

@@ -57,6 +57,8 @@ void link_send_packed(struct link *link, const void *frames, size_t len);
 size_t link_unsent(const struct link *link);   /* bytes waiting to leave: senders of bulk data watch it */
 void link_pause(struct link *link, bool pause); /* stop reading from the peer: back-pressure */
 void link_limit(struct link *link, size_t frame_max); /* FRAME_MAX_HELLO until raised */
+/* Other times, in milliseconds, than the 10 s (30 s) and 60 s above. */
+void link_patience(struct link *link, int first_frame_ms, int frame_ms);
 void link_set(struct link *link, const struct link_ops *ops, void *arg); /* hand over to another owner */
 
 /* Unix sockets: who the peer is, from the kernel. 0 or -1. */
