@@ -1,6 +1,6 @@
-/* cluster.c - muster cluster: a cluster on this machine; made, started, stopped, looked at.
+/* cluster.c - muster cluster: a cluster on this machine; made, started, stopped, looked at; tokens.
  *
- * The work is done by src/local; here are options and words. These commands need no running head.
+ * The work is done by src/local; here are options and words. Only `token` needs a running head.
  */
 #include "cli/command.h"
 #include "cli/print.h"
@@ -210,6 +210,49 @@ static int run_status(struct context *ctx, void *args, const struct words *words
     return EXIT_OK;
 }
 
+struct token_args {
+    const char *name;
+    uint32_t minutes;
+};
+static const struct option token_options[] = {
+    {"name", NULL, "NODE", "Only a machine that joins under this name may use it", option_text,
+     offsetof(struct token_args, name), 0, 0},
+    {"minutes", NULL, "N", "How long it is good for; default 10", option_number,
+     offsetof(struct token_args, minutes), 1, 1440},
+    {0},
+};
+static const struct option_group token_groups[] = {{"Options", token_options, 0}, {NULL, NULL, 0}};
+static const struct example token_examples[] = {
+    {"muster cluster token --name node17 | ssh node17 muster-node join --dir /var/lib/muster/node --name node17 "
+     "--head HEAD:7470 --token-file -",
+     "Another machine joins"},
+    {NULL, NULL},
+};
+
+static int run_token(struct context *ctx, void *args, const struct words *words)
+{
+    const struct token_args *a = args;
+    struct error err = {0};
+    Mu__TokenCreate create = MU__TOKEN_CREATE__INIT;
+    Mu__Request request = MU__REQUEST__INIT;
+    Mu__Reply *reply;
+    create.name = (char *)(a->name ? a->name : "");
+    create.ttl_s = a->minutes * 60;
+    request.kind_case = MU__REQUEST__KIND_TOKEN_CREATE;
+    request.token_create = &create;
+    if (context_call(ctx, &request, &reply, &err) < 0)
+        return context_fail(ctx, &err);
+    if (reply->kind_case != MU__REPLY__KIND_TOKEN)
+        error_set(&err, ERR_PROTOCOL, "the head's answer has no token in it");
+    else if (ctx->json)
+        json_print(json_pack("{s:s, s:o}", "token", reply->token->token, "expires",
+                             json_time(reply->token->expires_wall_ms)));
+    else
+        puts(reply->token->token);
+    client_reply_free(reply);
+    return err.code ? context_fail(ctx, &err) : EXIT_OK;
+}
+
 static const struct command commands[] = {
     {"init", "[options]", "choose how the cluster shall be, without starting it",
      "Makes the cluster's folder with its certificates. Repeating it with the same options changes nothing.",
@@ -228,6 +271,9 @@ static const struct command commands[] = {
      NULL, NULL, 0, 0, 0, NULL, -1, false, true, run_stop},
     {"status", "", "show the head and the nodes", NULL, NULL, NULL, 0, 0, 0, NULL, -1, true, true,
      run_status},
+    {"token", "[options]", "print a token with which another machine joins",
+     "For administrators. It is good for one machine. Give it to muster-node join on that machine's standard input.",
+     token_groups, token_examples, sizeof(struct token_args), 0, 0, NULL, -1, true, false, run_token},
     {0},
 };
 
