@@ -15,7 +15,7 @@ static const struct option common[] = {
      offsetof(struct context, dir_option), 0, 0},
     {"scheduler", NULL, "NAME", "The cluster's name, as a check: another cluster is refused", option_text,
      offsetof(struct context, scheduler), 0, 0},
-    {"json", NULL, NULL, "Print JSON (see muster-json(7))", option_flag, offsetof(struct context, json), 0, 0},
+    {"json", NULL, NULL, "Print JSON, described in json.md of the documentation", option_flag, offsetof(struct context, json), 0, 0},
     {"no-color", "nocolour", NULL, "No colours, also on a terminal (as NO_COLOR does)", option_flag,
      offsetof(struct context, no_color), 0, 0},
     {"help", "h ?", NULL, "Show this help", option_help, offsetof(struct context, help), 0, 0},

@@ -184,5 +184,5 @@ const struct noun group_noun = {
     commands,
     false,
     NULL,
-    "muster(1), muster-node(1), muster-job(1), muster-json(7)",
+    "muster(1), muster-node(1), muster-job(1)",
 };

@@ -347,7 +347,7 @@ void help_man(FILE *out, const struct noun *noun)
         struct buf also = BUF_INIT;
         for (size_t n = 0; nouns[n]; n++)
             buf_addf(&also, "muster-%s(1), ", nouns[n]->name);
-        buf_adds(&also, "mpiexec(1), mpipingpong(1), muster-json(7)");
+        buf_adds(&also, "mpiexec(1), mpipingpong(1)");
         man_end(out, buf_str(&also));
         buf_free(&also);
         return;

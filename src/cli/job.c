@@ -697,5 +697,5 @@ const struct noun job_noun = {
     commands,
     false,
     "modify finish clone copy",
-    "muster(1), muster-task(1), muster-node(1), mpiexec(1), muster-json(7)",
+    "muster(1), muster-task(1), muster-node(1), mpiexec(1)",
 };

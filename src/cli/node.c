@@ -474,5 +474,5 @@ const struct noun node_noun = {
     commands,
     false,
     "approve pause resume history",
-    "muster(1), muster-group(1), muster-json(7)",
+    "muster(1), muster-group(1)",
 };

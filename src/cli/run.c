@@ -527,5 +527,5 @@ const struct noun run_noun = {
     commands,
     true,
     NULL,
-    "muster(1), muster-node(1), muster-job(1), muster-json(7)",
+    "muster(1), muster-node(1), muster-job(1)",
 };

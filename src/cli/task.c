@@ -218,5 +218,5 @@ const struct noun task_noun = {
     commands,
     false,
     "finish modify list",
-    "muster(1), muster-job(1), muster-json(7)",
+    "muster(1), muster-job(1)",
 };
