@@ -15,7 +15,8 @@ static const struct option common[] = {
      offsetof(struct context, dir_option), 0, 0},
     {"scheduler", NULL, "NAME", "The cluster's name, as a check: another cluster is refused", option_text,
      offsetof(struct context, scheduler), 0, 0},
-    {"json", NULL, NULL, "Print JSON, described in json.md of the documentation", option_flag, offsetof(struct context, json), 0, 0},
+    {"json", NULL, NULL, "Print JSON, described in json.md of the documentation", option_flag,
+     offsetof(struct context, json), 0, 0},
     {"no-color", "nocolour", NULL, "No colours, also on a terminal (as NO_COLOR does)", option_flag,
      offsetof(struct context, no_color), 0, 0},
     {"help", "h ?", NULL, "Show this help", option_help, offsetof(struct context, help), 0, 0},
@@ -67,17 +68,19 @@ static const struct command *find_command(const struct noun *noun, const char *w
 
 static bool is_help(const char *word)
 {
-    return !strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "/?") || !strcasecmp(word, "/help") ||
-           !strcmp(word, "-?");
+    return !strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "/?") ||
+           !strcasecmp(word, "/help") || !strcmp(word, "-?");
 }
 
-static int unknown(const char *program, const char *what, const char *word, const char *const *names, size_t count)
+static int unknown(const char *program, const char *what, const char *word, const char *const *names,
+                   size_t count)
 {
     const char *near = nearest_name(word, names, count);
     if (near)
         fprintf(stderr, "%s: unknown %s \"%s\"; did you mean %s?\n", program, what, shown(word), near);
     else
-        fprintf(stderr, "%s: unknown %s \"%s\"; '%s --help' lists them\n", program, what, shown(word), program);
+        fprintf(stderr, "%s: unknown %s \"%s\"; '%s --help' lists them\n", program, what, shown(word),
+                program);
     return EXIT_USAGE;
 }
 
@@ -111,12 +114,13 @@ static int check_words(const struct context *ctx, const struct command *c, const
         return context_usage(ctx, "%s is missing; usage: %s %.*s", c->words_name ? c->words_name : "a word",
                              ctx->program, (int)strcspn(c->usage, "\n"), c->usage);
     if (c->words_max >= 0 && words->count > (size_t)c->words_max)
-        return context_usage(ctx, "unexpected \"%s\"; usage: %s %.*s", shown(words->list[c->words_max]), ctx->program,
-                             (int)strcspn(c->usage, "\n"), c->usage);
+        return context_usage(ctx, "unexpected \"%s\"; usage: %s %.*s", shown(words->list[c->words_max]),
+                             ctx->program, (int)strcspn(c->usage, "\n"), c->usage);
     return 0;
 }
 
-static int run_command(struct context *ctx, const struct noun *noun, const struct command *c, int argc, char **argv)
+static int run_command(struct context *ctx, const struct noun *noun, const struct command *c, int argc,
+                       char **argv)
 {
     enum { GROUPS_MAX = 8 };
     struct option_table tables[GROUPS_MAX + 2] = {{common_options(c), ctx}};
@@ -204,8 +208,8 @@ static int run_help(int argc, char **argv)
     return EXIT_OK;
 }
 
-/* What was printed must have arrived: a full disk behind `> file` is a failure. (A reader that went away, as in
- * `muster job list | head`, ends the program by SIGPIPE, without a word.) */
+/* What was printed must have arrived: a full disk behind `> file` is a failure. (A reader that went away, as
+ * in `muster job list | head`, ends the program by SIGPIPE, without a word.) */
 static int finish(int rc)
 {
     bool bad = ferror(stdout);
@@ -241,7 +245,8 @@ int command_main(int argc, char **argv)
     if (!strcasecmp(word, "help"))
         return finish(run_help(argc - 2, argv + 2));
     if (word[0] == '-' || word[0] == '/') {
-        fprintf(stderr, "muster: unknown option \"%s\"; options follow the command: 'muster --help' lists commands\n",
+        fprintf(stderr,
+                "muster: unknown option \"%s\"; options follow the command: 'muster --help' lists commands\n",
                 shown(word));
         return EXIT_USAGE;
     }

@@ -41,8 +41,8 @@ struct noun {
     const char *summary;
     const char *text;
     const struct command *commands;
-    bool single;         /* the noun is itself its only command (`muster run`) */
-    const char *refused; /* HPC Pack's verbs that this version does not have, blank-separated, or NULL */
+    bool single;          /* the noun is itself its only command (`muster run`) */
+    const char *refused;  /* HPC Pack's verbs that this version does not have, blank-separated, or NULL */
     const char *see_also; /* for the manual: "muster(1), mpiexec(1)" */
 };
 

@@ -104,9 +104,10 @@ static int check_scheduler(const struct context *ctx, struct error *err)
     gethostname(host, sizeof host - 1);
     if (!strcasecmp(name, cluster) || !strcasecmp(name, "localhost") || !strcasecmp(name, host))
         return 0;
-    return error_set(err, ERR_USAGE,
-                     "option /scheduler: \"%s\": expected %s, the cluster in %s; --dir or MUSTER_DIR choose another",
-                     shown(name), shown(cluster), shown(ctx->dir));
+    return error_set(
+        err, ERR_USAGE,
+        "option /scheduler: \"%s\": expected %s, the cluster in %s; --dir or MUSTER_DIR choose another",
+        shown(name), shown(cluster), shown(ctx->dir));
 }
 
 int context_open(struct context *ctx, struct error *err)
@@ -159,7 +160,8 @@ int context_reopen(struct context *ctx, int for_ms, struct error *err)
 static void print_line(const struct context *ctx, const char *text)
 {
     fflush(stdout);
-    fprintf(stderr, "%s%s:%s ", ctx->color_err ? "\033[31m" : "", ctx->program, ctx->color_err ? "\033[0m" : "");
+    fprintf(stderr, "%s%s:%s ", ctx->color_err ? "\033[31m" : "", ctx->program,
+            ctx->color_err ? "\033[0m" : "");
     for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
         if (*p < 0x20 || *p == 0x7f)
             fprintf(stderr, "\\x%02x", *p);

@@ -24,8 +24,8 @@ struct context {
     const char *scheduler;
     bool json, no_color, help;
 
-    char program[96]; /* "muster job submit": stands before every message */
-    char *dir;        /* the cluster's folder, absolute */
+    char program[96];      /* "muster job submit": stands before every message */
+    char *dir;             /* the cluster's folder, absolute */
     bool color, color_err; /* stdout / stderr may be coloured */
     struct client *client; /* NULL until context_open() */
 };
@@ -43,8 +43,8 @@ char *context_socket(const char *dir);
 int context_open(struct context *ctx, struct error *err);
 /* Opens when needed, asks, gives the reply (client_reply_free()). */
 int context_call(struct context *ctx, Mu__Request *request, Mu__Reply **reply, struct error *err);
-/* After the connection broke (ERR_IO, ERR_PROTOCOL, ERR_UNAVAILABLE): tries for `for_ms` to get a new one; a head that
- * is restarted must not end a command that only waits. */
+/* After the connection broke (ERR_IO, ERR_PROTOCOL, ERR_UNAVAILABLE): tries for `for_ms` to get a new one; a
+ * head that is restarted must not end a command that only waits. */
 int context_reopen(struct context *ctx, int for_ms, struct error *err);
 bool context_lost(const struct error *err); /* whether that is worth trying */
 

@@ -10,8 +10,9 @@
 
 static json_t *group_json(const Mu__Group *g)
 {
-    return json_pack("{s:o, s:o, s:o, s:b}", "name", json_text(g->name), "description", json_text(g->description),
-                     "nodes", json_texts(g->nodes, g->n_nodes), "builtin", (int)g->builtin);
+    return json_pack("{s:o, s:o, s:o, s:b}", "name", json_text(g->name), "description",
+                     json_text(g->description), "nodes", json_texts(g->nodes, g->n_nodes), "builtin",
+                     (int)g->builtin);
 }
 
 static int call_groups(struct context *ctx, Mu__Request *req, Mu__Reply **reply, struct error *err)
@@ -31,8 +32,8 @@ struct list_args {
     enum list_format format;
 };
 static const struct option list_options[] = {
-    {"format", NULL, "list|table", "How to print; default table", option_format, offsetof(struct list_args, format), 0,
-     0},
+    {"format", NULL, "list|table", "How to print; default table", option_format,
+     offsetof(struct list_args, format), 0, 0},
     {0},
 };
 static const struct option_group list_groups[] = {{"Options", list_options, 0}, {NULL, NULL, 0}};
@@ -41,8 +42,8 @@ static const struct example list_examples[] = {
     {NULL, NULL},
 };
 static const struct column columns[] = {
-    {"Group Name", false, false}, {"Count", true, false}, {"Nodes", false, true}, {"Description", false, true},
-    {NULL, false, false},
+    {"Group Name", false, false}, {"Count", true, false}, {"Nodes", false, true},
+    {"Description", false, true}, {NULL, false, false},
 };
 
 static int run_list(struct context *ctx, void *args, const struct words *words)
@@ -86,14 +87,14 @@ struct new_args {
     const char *description;
 };
 static const struct option new_options[] = {
-    {"description", NULL, "TEXT", "What the group is for", option_text, offsetof(struct new_args, description), 0,
-     DESCRIPTION_MAX},
+    {"description", NULL, "TEXT", "What the group is for", option_text,
+     offsetof(struct new_args, description), 0, DESCRIPTION_MAX},
     {0},
 };
 static const struct option_group new_groups[] = {{"Options", new_options, 0}, {NULL, NULL, 0}};
 
-static int set_group(struct context *ctx, const struct words *words, Mu__GroupSet__Verb verb, const char *description,
-                     const char *done_text)
+static int set_group(struct context *ctx, const struct words *words, Mu__GroupSet__Verb verb,
+                     const char *description, const char *done_text)
 {
     struct error err = {0};
     struct words patterns = {.list = words->list + 1, .count = words->count - 1}, names = {0};
@@ -152,7 +153,8 @@ static const struct example new_examples[] = {
     {"muster group new AzureNodes node[01-04]", "A group of four nodes"},
     {NULL, NULL},
 };
-static const struct example add_examples[] = {{"muster group add AzureNodes node05,node06", "Two more"}, {NULL, NULL}};
+static const struct example add_examples[] = {{"muster group add AzureNodes node05,node06", "Two more"},
+                                              {NULL, NULL}};
 static const struct example remove_examples[] = {
     {"muster group remove AzureNodes node05", "One less; the node itself stays"},
     {NULL, NULL},
@@ -163,16 +165,16 @@ static const struct example delete_examples[] = {
 };
 
 static const struct command commands[] = {
-    {"list", "[GROUP] [options]", "list groups", NULL, list_groups, list_examples, sizeof(struct list_args), 0, 1, NULL,
-     -1, true, false, run_list},
-    {"new", "GROUP [NODE...] [options]", "make a group", "For administrators, as all changes of groups.", new_groups,
-     new_examples, sizeof(struct new_args), 1, -1, "the group's name", -1, true, false, run_new},
-    {"add", "GROUP NODE...", "add nodes to a group", NULL, NULL, add_examples, 0, 2, -1, "the group's or a node's name",
-     -1, true, false, run_add},
+    {"list", "[GROUP] [options]", "list groups", NULL, list_groups, list_examples, sizeof(struct list_args),
+     0, 1, NULL, -1, true, false, run_list},
+    {"new", "GROUP [NODE...] [options]", "make a group", "For administrators, as all changes of groups.",
+     new_groups, new_examples, sizeof(struct new_args), 1, -1, "the group's name", -1, true, false, run_new},
+    {"add", "GROUP NODE...", "add nodes to a group", NULL, NULL, add_examples, 0, 2, -1,
+     "the group's or a node's name", -1, true, false, run_add},
     {"remove", "GROUP NODE...", "take nodes out of a group", NULL, NULL, remove_examples, 0, 2, -1,
      "the group's or a node's name", -1, true, false, run_remove},
-    {"delete", "GROUP", "delete a group", NULL, NULL, delete_examples, 0, 1, 1, "the group's name", -1, true, false,
-     run_delete},
+    {"delete", "GROUP", "delete a group", NULL, NULL, delete_examples, 0, 1, 1, "the group's name", -1, true,
+     false, run_delete},
     {0},
 };
 
@@ -180,7 +182,8 @@ const struct noun group_noun = {
     "group",
     NULL,
     "name sets of nodes",
-    "Jobs ask for nodes of a group with --nodegroup. A node may be in several groups; names are compared without case.",
+    "Jobs ask for nodes of a group with --nodegroup. A node may be in several groups; names are compared "
+    "without case.",
     commands,
     false,
     NULL,

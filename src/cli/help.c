@@ -19,12 +19,14 @@ static const char muster_text[] =
     "environment variable MUSTER_DIR; without them it is /var/lib/muster/default for root and "
     "~/.local/state/muster for others.\n"
     "\n"
-    "Options are written --name VALUE, --name=VALUE or /name:VALUE, in any case. The options of a command line end at "
-    "the command to run. The classic names job, task, node and clusrun are links to muster, in a folder of their own "
+    "Options are written --name VALUE, --name=VALUE or /name:VALUE, in any case. The options of a command "
+    "line end at "
+    "the command to run. The classic names job, task, node and clusrun are links to muster, in a folder of "
+    "their own "
     "that can be put on the PATH.";
-static const char exit_text[] =
-    "0: done. 1: it failed, for the reason printed. 2: usage; nothing was tried. Commands that wait for a job return "
-    "the job's exit code; interrupted by Ctrl-C they return 130.";
+static const char exit_text[] = "0: done. 1: it failed, for the reason printed. 2: usage; nothing was tried. "
+                                "Commands that wait for a job return "
+                                "the job's exit code; interrupted by Ctrl-C they return 130.";
 
 static const struct example muster_examples[] = {
     {"muster cluster start --nodes 4", "Start a head and four nodes on this machine"},
@@ -195,8 +197,10 @@ static void help_noun(FILE *out, const struct noun *noun)
 
 static void help_muster(FILE *out)
 {
-    fprintf(out, "muster %s - jobs on a cluster of machines\n\nUsage:\n  muster COMMAND [options] ...\n\nCommands:\n",
-            MUSTER_VERSION);
+    fprintf(
+        out,
+        "muster %s - jobs on a cluster of machines\n\nUsage:\n  muster COMMAND [options] ...\n\nCommands:\n",
+        MUSTER_VERSION);
     for (size_t i = 0; nouns[i]; i++)
         fprintf(out, "  %-10s %s\n", nouns[i]->name, nouns[i]->summary);
     fprintf(out, "  %-10s %s\n  %-10s %s\n", "help", "show this, or the help of a command", "version",
@@ -315,9 +319,10 @@ static void man_end(FILE *out, const char *see_also)
 {
     fputs(".SH EXIT STATUS\n", out);
     man_text(out, exit_text);
-    fputs(".SH ENVIRONMENT\n.TP\n.B MUSTER_DIR\nThe cluster\\(aqs folder, where \\-\\-dir does not name one.\n"
-          ".TP\n.B NO_COLOR\nNot empty: no colours.\n",
-          out);
+    fputs(
+        ".SH ENVIRONMENT\n.TP\n.B MUSTER_DIR\nThe cluster\\(aqs folder, where \\-\\-dir does not name one.\n"
+        ".TP\n.B NO_COLOR\nNot empty: no colours.\n",
+        out);
     fputs(".SH SEE ALSO\n", out);
     man_text(out, see_also);
 }

@@ -50,8 +50,10 @@ static const struct option_group submit_groups[] = {
 };
 
 static const struct example submit_examples[] = {
-    {"muster job submit --numnodes 4 --wait mpiexec ./solver case.inp", "Run an MPI program on four nodes, and wait"},
-    {"job submit /nodegroup:azurenodes /numnodes:4 mpiexec -c 1 mpipingpong -op nul", "As typed for HPC Pack"},
+    {"muster job submit --numnodes 4 --wait mpiexec ./solver case.inp",
+     "Run an MPI program on four nodes, and wait"},
+    {"job submit /nodegroup:azurenodes /numnodes:4 mpiexec -c 1 mpipingpong -op nul",
+     "As typed for HPC Pack"},
     {"muster job submit --numcores 1-8 --jobname sweep 'for i in 1 2 3; do ./run $i; done'",
      "One word is a command line for the shell"},
     {NULL, NULL},
@@ -82,8 +84,8 @@ static int create_job(struct context *ctx, const struct job_options *options, Mu
     return call_job(ctx, &req, reply, err);
 }
 
-static int queue_job(struct context *ctx, const struct submit_args *a, const struct words *words, Mu__Reply **reply,
-                     struct error *err)
+static int queue_job(struct context *ctx, const struct submit_args *a, const struct words *words,
+                     Mu__Reply **reply, struct error *err)
 {
     Mu__TaskSpec task;
     Mu__JobSubmit body = MU__JOB_SUBMIT__INIT;
@@ -98,11 +100,13 @@ static int queue_job(struct context *ctx, const struct submit_args *a, const str
     if (read_job_id(a->id, &body.job_id, err))
         return error_prefix(err, "option --id");
     if (words->count)
-        return error_set(err, ERR_USAGE, "option --id: \"%s\": expected no command beside it, but there is \"%s\"",
+        return error_set(err, ERR_USAGE,
+                         "option --id: \"%s\": expected no command beside it, but there is \"%s\"",
                          shown(a->id), shown(words->list[0]));
     if (!spec_is_default(a))
         return error_set(err, ERR_USAGE,
-                         "option --id: \"%s\": changing a job's options as it is submitted is not supported in this version",
+                         "option --id: \"%s\": changing a job's options as it is submitted is not supported "
+                         "in this version",
                          shown(a->id));
     req.kind_case = MU__REQUEST__KIND_JOB_SUBMIT;
     req.job_submit = &body;
@@ -118,8 +122,8 @@ static int report_end(struct context *ctx, const Mu__Job *job, bool followed)
     fflush(stdout);
     if (job->state != MU__JOB_STATE__JOB_STATE_FINISHED)
         fprintf(stderr, "%s: job %" PRIu64 " %s%s%s\n", ctx->program, job->id,
-                job->state == MU__JOB_STATE__JOB_STATE_CANCELED ? "was cancelled" : "failed", *job->message ? ": " : "",
-                shown_long(job->message));
+                job->state == MU__JOB_STATE__JOB_STATE_CANCELED ? "was cancelled" : "failed",
+                *job->message ? ": " : "", shown_long(job->message));
     if (!followed)
         fprintf(stderr, "Job %" PRIu64 " %s%s%s; its output: muster task view %" PRIu64 ".1\n", job->id,
                 job->state == MU__JOB_STATE__JOB_STATE_FINISHED ? "has finished" : "has ended",
@@ -167,7 +171,8 @@ static const struct option_group new_groups[] = {
 };
 
 static const struct example new_examples[] = {
-    {"muster job new --numcores 8 --jobname nightly", "Make a job; it waits for its tasks and for submission"},
+    {"muster job new --numcores 8 --jobname nightly",
+     "Make a job; it waits for its tasks and for submission"},
     {NULL, NULL},
 };
 
@@ -246,8 +251,10 @@ struct view_args {
 };
 
 static const struct option view_options[] = {
-    {"detailed", NULL, NULL, "All properties, and the tasks", option_flag, offsetof(struct view_args, detailed), 0, 0},
-    {"history", NULL, NULL, "What happened to it, in order", option_flag, offsetof(struct view_args, history), 0, 0},
+    {"detailed", NULL, NULL, "All properties, and the tasks", option_flag,
+     offsetof(struct view_args, detailed), 0, 0},
+    {"history", NULL, NULL, "What happened to it, in order", option_flag, offsetof(struct view_args, history),
+     0, 0},
     {0},
 };
 static const struct option_group view_groups[] = {{"Options", view_options, 0}, {NULL, NULL, 0}};
@@ -338,28 +345,32 @@ static int option_job_states(const struct option *opt, void *field, const char *
     for (size_t i = 0; i < names.count && states->count < STATES_MAX; i++) {
         int state = job_state_parse(names.list[i]);
         if (!state)
-            return error_set(err, ERR_USAGE,
-                             "expected states separated by commas: Configuring, Queued, Running, Finishing, Finished, "
-                             "Failed, Canceled, Canceling");
+            return error_set(
+                err, ERR_USAGE,
+                "expected states separated by commas: Configuring, Queued, Running, Finishing, Finished, "
+                "Failed, Canceled, Canceling");
         states->list[states->count++] = (Mu__JobState)state;
     }
     return 0;
 }
 
 static const struct option list_options[] = {
-    {"all", "a", NULL, "Jobs of every state and of all users", option_flag, offsetof(struct list_args, all), 0, 0},
+    {"all", "a", NULL, "Jobs of every state and of all users", option_flag, offsetof(struct list_args, all),
+     0, 0},
     {"state", "status", "STATES", "Only jobs in these states, separated by commas", option_job_states,
      offsetof(struct list_args, states), 0, 0},
-    {"user", NULL, "NAME", "Jobs of this user; * for all users", option_text, offsetof(struct list_args, user), 0, 256},
+    {"user", NULL, "NAME", "Jobs of this user; * for all users", option_text,
+     offsetof(struct list_args, user), 0, 256},
     {"jobname", NULL, "NAME", "Jobs of this name; a closing * stands for any ending", option_text,
      offsetof(struct list_args, name), 0, JOB_NAME_MAX},
     {"project", NULL, "NAME", "Jobs of this project", option_text, offsetof(struct list_args, project), 0,
      JOB_NAME_MAX},
     {"submittime", NULL, "DAYS", "Jobs submitted in the last days", option_number,
      offsetof(struct list_args, submit_days), 1, 100000},
-    {"limit", NULL, "N", "At most this many, the newest", option_number, offsetof(struct list_args, limit), 1, 10000},
-    {"format", NULL, "list|table", "How to print; default table", option_format, offsetof(struct list_args, format), 0,
-     0},
+    {"limit", NULL, "N", "At most this many, the newest", option_number, offsetof(struct list_args, limit), 1,
+     10000},
+    {"format", NULL, "list|table", "How to print; default table", option_format,
+     offsetof(struct list_args, format), 0, 0},
     {"jobtemplate", NULL, "NAME", NULL, NULL, 0, 0, 0},
     {"pool", NULL, "NAME", NULL, NULL, 0, 0, 0},
     {0},
@@ -386,9 +397,9 @@ static bool job_wanted(const struct list_args *a, const Mu__Job *job)
 }
 
 static const struct column job_columns[] = {
-    {"ID", true, false},       {"Name", false, true},      {"Owner", false, true},      {"State", false, false},
-    {"Priority", false, false}, {"Size", false, false},     {"Nodes", false, true},      {"Tasks", true, false},
-    {"Submitted", false, false}, {"Reason", false, true},   {NULL, false, false},
+    {"ID", true, false},         {"Name", false, true},   {"Owner", false, true}, {"State", false, false},
+    {"Priority", false, false},  {"Size", false, false},  {"Nodes", false, true}, {"Tasks", true, false},
+    {"Submitted", false, false}, {"Reason", false, true}, {NULL, false, false},
 };
 
 static void job_row(struct table *t, const Mu__JobInfo *info)
@@ -408,8 +419,8 @@ static void job_row(struct table *t, const Mu__JobInfo *info)
 }
 
 /* Asks until all pages are there. Each page is handed to `take`. */
-static int list_jobs(struct context *ctx, const struct list_args *a, void (*take)(void *arg, const Mu__JobInfo *info),
-                     void *arg, struct error *err)
+static int list_jobs(struct context *ctx, const struct list_args *a,
+                     void (*take)(void *arg, const Mu__JobInfo *info), void *arg, struct error *err)
 {
     static Mu__JobState waiting[] = {MU__JOB_STATE__JOB_STATE_QUEUED, MU__JOB_STATE__JOB_STATE_RUNNING};
     Mu__JobList body = MU__JOB_LIST__INIT;
@@ -489,9 +500,10 @@ static int option_task_states(const struct option *opt, void *field, const char 
         return -1;
     for (size_t i = 0; i < names->count; i++)
         if (strcasecmp(names->list[i], "all") && !task_state_parse(names->list[i]))
-            return error_set(err, ERR_USAGE,
-                             "expected states separated by commas: All, Configuring, Queued, Dispatching, Running, "
-                             "Finished, Failed, Canceled");
+            return error_set(
+                err, ERR_USAGE,
+                "expected states separated by commas: All, Configuring, Queued, Dispatching, Running, "
+                "Finished, Failed, Canceled");
     return 0;
 }
 
@@ -520,8 +532,9 @@ static bool task_wanted(const struct words *states, const Mu__Task *task)
 }
 
 static const struct column task_columns[] = {
-    {"Task ID", false, false}, {"Name", false, true},      {"State", false, false}, {"Nodes", false, true},
-    {"Exit Code", true, false}, {"Command Line", false, true}, {"Message", false, true}, {NULL, false, false},
+    {"Task ID", false, false}, {"Name", false, true},      {"State", false, false},
+    {"Nodes", false, true},    {"Exit Code", true, false}, {"Command Line", false, true},
+    {"Message", false, true},  {NULL, false, false},
 };
 
 static void task_row(struct table *t, const Mu__Task *task)
@@ -592,7 +605,8 @@ struct cancel_args {
 };
 
 static const struct option cancel_options[] = {
-    {"force", NULL, NULL, "At once, without the grace period", option_flag, offsetof(struct cancel_args, force), 0, 0},
+    {"force", NULL, NULL, "At once, without the grace period", option_flag,
+     offsetof(struct cancel_args, force), 0, 0},
     {"message", NULL, "TEXT", "Why; kept with the job", option_text, offsetof(struct cancel_args, message), 0,
      MESSAGE_MAX},
     {"graceful", NULL, NULL, NULL, NULL, 0, 0, 0},
@@ -666,26 +680,29 @@ static int run_requeue(struct context *ctx, void *args, const struct words *word
 /* ---- the noun ---- */
 
 static const struct command commands[] = {
-    {"submit", "[options] COMMAND [ARG...]\n[options] --id JOB", "make a one-task job and queue it, or queue a job",
-     "One word after the options is a command line as it is, for the shell if it has shell syntax; several words are "
-     "a command and its arguments, kept exactly. The task runs on the first node of the job's; mpiexec in it starts "
+    {"submit", "[options] COMMAND [ARG...]\n[options] --id JOB",
+     "make a one-task job and queue it, or queue a job",
+     "One word after the options is a command line as it is, for the shell if it has shell syntax; several "
+     "words are "
+     "a command and its arguments, kept exactly. The task runs on the first node of the job's; mpiexec in it "
+     "starts "
      "processes on all of them. Prints \"Job has been submitted. ID: 12.\".",
      submit_groups, submit_examples, sizeof(struct submit_args), 0, -1, NULL, 0, true, false, run_submit},
-    {"new", "[options]", "make a job without tasks", "Prints \"Created job, ID: 12\".", new_groups, new_examples,
-     sizeof(struct job_options), 0, 0, NULL, -1, true, false, run_new},
+    {"new", "[options]", "make a job without tasks", "Prints \"Created job, ID: 12\".", new_groups,
+     new_examples, sizeof(struct job_options), 0, 0, NULL, -1, true, false, run_new},
     {"add", "JOB [options] COMMAND [ARG...]", "add a task to a job", NULL, add_groups, add_examples,
      sizeof(struct task_options), 2, -1, "the job id or the command", 1, true, false, run_add},
-    {"view", "JOB [options]", "show one job", NULL, view_groups, view_examples, sizeof(struct view_args), 1, 1,
-     "the job id", -1, true, false, run_view},
-    {"list", "[options]", "list jobs", "Without options: your own jobs that are queued or running.", list_groups,
-     list_examples, sizeof(struct list_args), 0, 0, NULL, -1, true, false, run_list},
+    {"view", "JOB [options]", "show one job", NULL, view_groups, view_examples, sizeof(struct view_args), 1,
+     1, "the job id", -1, true, false, run_view},
+    {"list", "[options]", "list jobs", "Without options: your own jobs that are queued or running.",
+     list_groups, list_examples, sizeof(struct list_args), 0, 0, NULL, -1, true, false, run_list},
     {"listtasks", "JOB [options]", "list the tasks of a job", NULL, listtasks_groups, listtasks_examples,
      sizeof(struct listtasks_args), 1, 1, "the job id", -1, true, false, run_listtasks},
-    {"cancel", "JOB... [options]", "cancel jobs", NULL, cancel_groups, cancel_examples, sizeof(struct cancel_args), 1,
-     -1, "the job id", -1, true, false, run_cancel},
+    {"cancel", "JOB... [options]", "cancel jobs", NULL, cancel_groups, cancel_examples,
+     sizeof(struct cancel_args), 1, -1, "the job id", -1, true, false, run_cancel},
     {"requeue", "JOB...", "put jobs back into the queue",
-     "A running job is ended first. Tasks that have finished stay finished.", NULL, requeue_examples, 0, 1, -1,
-     "the job id", -1, true, false, run_requeue},
+     "A running job is ended first. Tasks that have finished stay finished.", NULL, requeue_examples, 0, 1,
+     -1, "the job id", -1, true, false, run_requeue},
     {0},
 };
 

@@ -24,8 +24,8 @@ static int option_node_state(const struct option *opt, void *field, const char *
 
 /* ---- asking ---- */
 
-int get_nodes(struct context *ctx, const struct words *names, const char *group, Mu__NodeState state, bool cores,
-              Mu__Reply **reply, struct error *err)
+int get_nodes(struct context *ctx, const struct words *names, const char *group, Mu__NodeState state,
+              bool cores, Mu__Reply **reply, struct error *err)
 {
     Mu__NodeList body = MU__NODE_LIST__INIT;
     Mu__Request req = MU__REQUEST__INIT;
@@ -105,7 +105,8 @@ static json_t *node_json(const Mu__NodeInfo *info)
     json_object_set_new(o, "sockets", json_integer(n->sockets));
     json_object_set_new(o, "virtual_cores", json_boolean(n->virtual_cores));
     json_object_set_new(o, "memory_mb", json_integer((json_int_t)n->memory_mb));
-    json_object_set_new(o, "memory_free_mb", info->load ? json_integer((json_int_t)info->load->memory_free_mb) : json_null());
+    json_object_set_new(o, "memory_free_mb",
+                        info->load ? json_integer((json_int_t)info->load->memory_free_mb) : json_null());
     json_object_set_new(o, "load", info->load ? json_real(info->load->load_milli / 1000.0) : json_null());
     json_object_set_new(o, "address", json_text(n->address));
     json_object_set_new(o, "port", json_integer(n->port));
@@ -128,9 +129,10 @@ static json_t *nodes_json(const Mu__NodeListReply *r)
 }
 
 static const struct column node_columns[] = {
-    {"Node Name", false, false}, {"State", false, false}, {"Health", false, false}, {"Cores", true, false},
-    {"Busy", true, false},       {"Jobs", true, false},   {"Memory MB", true, false}, {"Address", false, true},
-    {"Groups", false, true},     {NULL, false, false},
+    {"Node Name", false, false}, {"State", false, false},  {"Health", false, false},
+    {"Cores", true, false},      {"Busy", true, false},    {"Jobs", true, false},
+    {"Memory MB", true, false},  {"Address", false, true}, {"Groups", false, true},
+    {NULL, false, false},
 };
 
 static void node_row(struct table *t, const Mu__NodeInfo *info)
@@ -187,12 +189,12 @@ struct list_args {
 };
 
 static const struct option list_options[] = {
-    {"group", "nodegroup", "GROUP", "Only nodes of this group", option_text, offsetof(struct list_args, group), 0,
-     GROUP_NAME_MAX},
+    {"group", "nodegroup", "GROUP", "Only nodes of this group", option_text,
+     offsetof(struct list_args, group), 0, GROUP_NAME_MAX},
     {"state", NULL, "STATE", "Only nodes in this state: Online, Offline, Draining", option_node_state,
      offsetof(struct list_args, state), 0, 0},
-    {"format", NULL, "list|table", "How to print; default table", option_format, offsetof(struct list_args, format), 0,
-     0},
+    {"format", NULL, "list|table", "How to print; default table", option_format,
+     offsetof(struct list_args, format), 0, 0},
     {"activeheadnode", NULL, NULL, NULL, NULL, 0, 0, 0},
     {"history", NULL, NULL, NULL, NULL, 0, 0, 0},
     {"lastdays", NULL, "N", NULL, NULL, 0, 0, 0},
@@ -237,7 +239,8 @@ static const struct option view_options[] = {
     {0},
 };
 static const struct option_group view_groups[] = {{"Options", view_options, 0}, {NULL, NULL, 0}};
-static const struct example view_examples[] = {{"muster node view node01", "State, load and groups of a node"}, {NULL, NULL}};
+static const struct example view_examples[] = {
+    {"muster node view node01", "State, load and groups of a node"}, {NULL, NULL}};
 
 static int run_view(struct context *ctx, void *args, const struct words *words)
 {
@@ -279,8 +282,9 @@ static int option_core_states(const struct option *opt, void *field, const char 
         for (size_t k = 0; k < sizeof known / sizeof *known; k++)
             good = good || !strcasecmp(w->list[i], known[k]);
         if (!good)
-            return error_set(err, ERR_USAGE,
-                             "expected states separated by commas: All, Offline, Idle, JobScheduled, TaskRunning");
+            return error_set(
+                err, ERR_USAGE,
+                "expected states separated by commas: All, Offline, Idle, JobScheduled, TaskRunning");
     }
     return 0;
 }
@@ -301,11 +305,12 @@ struct cores_args {
     struct words states;
 };
 static const struct option cores_options[] = {
-    {"jobid", NULL, "JOB", "Only cores that this job holds", option_job_number, offsetof(struct cores_args, job), 0, 0},
+    {"jobid", NULL, "JOB", "Only cores that this job holds", option_job_number,
+     offsetof(struct cores_args, job), 0, 0},
     {"state", NULL, "STATES", "Only cores in these states: All, Offline, Idle, JobScheduled, TaskRunning",
      option_core_states, offsetof(struct cores_args, states), 0, 0},
-    {"format", NULL, "list|table", "How to print; default table", option_format, offsetof(struct cores_args, format),
-     0, 0},
+    {"format", NULL, "list|table", "How to print; default table", option_format,
+     offsetof(struct cores_args, format), 0, 0},
     {0},
 };
 static const struct option_group cores_groups[] = {{"Options", cores_options, 0}, {NULL, NULL, 0}};
@@ -388,8 +393,8 @@ static const struct option online_options[] = {
 };
 static const struct option offline_options[] = {
     {"all", "a", NULL, "All nodes", option_flag, offsetof(struct set_args, all), 0, 0},
-    {"force", NULL, NULL, "End what runs there, instead of draining", option_flag, offsetof(struct set_args, force), 0,
-     0},
+    {"force", NULL, NULL, "End what runs there, instead of draining", option_flag,
+     offsetof(struct set_args, force), 0, 0},
     {"comment", NULL, "TEXT", "Why; shown with the node", option_text, offsetof(struct set_args, comment), 0,
      DESCRIPTION_MAX},
     {0},
@@ -452,17 +457,17 @@ static int run_offline(struct context *ctx, void *args, const struct words *word
 }
 
 static const struct command commands[] = {
-    {"list", "[NODE...] [options]", "list nodes", NULL, list_groups, list_examples, sizeof(struct list_args), 0, -1,
-     NULL, -1, true, false, run_list},
-    {"view", "NODE... [options]", "show nodes", NULL, view_groups, view_examples, sizeof(struct view_args), 1, -1,
-     "the node's name", -1, true, false, run_view},
+    {"list", "[NODE...] [options]", "list nodes", NULL, list_groups, list_examples, sizeof(struct list_args),
+     0, -1, NULL, -1, true, false, run_list},
+    {"view", "NODE... [options]", "show nodes", NULL, view_groups, view_examples, sizeof(struct view_args), 1,
+     -1, "the node's name", -1, true, false, run_view},
     {"listcores", "[options]", "list cores and what runs on them", NULL, cores_groups, cores_examples,
      sizeof(struct cores_args), 0, 0, NULL, -1, true, false, run_listcores},
     {"online", "NODE...\n--all", "let nodes take work", "For administrators.", online_groups, online_examples,
      sizeof(struct set_args), 0, -1, NULL, -1, true, false, run_online},
     {"offline", "NODE... [options]\n--all [options]", "keep nodes from taking work",
-     "For administrators. A node with work on it is Draining until that has ended.", offline_groups, offline_examples,
-     sizeof(struct set_args), 0, -1, NULL, -1, true, false, run_offline},
+     "For administrators. A node with work on it is Draining until that has ended.", offline_groups,
+     offline_examples, sizeof(struct set_args), 0, -1, NULL, -1, true, false, run_offline},
     {0},
 };
 

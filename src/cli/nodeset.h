@@ -14,7 +14,7 @@
 int nodeset_expand(const char *pattern, struct words *out, struct error *err);
 /* The same for comma lists from several words. */
 int nodeset_expand_words(const struct words *patterns, struct words *out, struct error *err);
-bool nodeset_is_pattern(const char *name);              /* has * or ? */
+bool nodeset_is_pattern(const char *name);                 /* has * or ? */
 bool nodeset_match(const char *pattern, const char *name); /* without case */
 
 /* The shortest writing of the names, in the order of first appearance of each prefix:

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <strings.h>
 
-#define SHOWN_MAX 100  /* bytes of a strange value that a message repeats */
+#define SHOWN_MAX 100 /* bytes of a strange value that a message repeats */
 #define SHOWN_LONG_MAX 2000
 #define NAMES_MAX 10000 /* names in one list */
 
@@ -140,7 +140,8 @@ int option_names(const struct option *opt, void *field, const char *value, struc
         if (*p && (*p != ',' || depth))
             continue;
         if (p == start || w->count >= max)
-            return error_set(err, ERR_USAGE, "expected names separated by commas, no blanks, at most %zu", max);
+            return error_set(err, ERR_USAGE, "expected names separated by commas, no blanks, at most %zu",
+                             max);
         for (const char *q = start; q < p; q++)
             if (isspace((unsigned char)*q))
                 return error_set(err, ERR_USAGE, "expected names separated by commas, without blanks");
@@ -267,8 +268,7 @@ static const char *typed_text(const struct typed *t)
     static char text[128];
     char word[96];
     snprintf(word, sizeof word, "%.*s", (int)(t->name_len > 60 ? 60 : t->name_len), t->name);
-    snprintf(text, sizeof text, "%s%s",
-             t->intro == '/' ? "/" : t->word[1] == '-' ? "--" : "-", shown(word));
+    snprintf(text, sizeof text, "%s%s", t->intro == '/' ? "/" : t->word[1] == '-' ? "--" : "-", shown(word));
     return text;
 }
 
@@ -308,8 +308,8 @@ static int unknown_option(const struct option_table *tables, const struct typed 
 }
 
 /* Reads the option in argv[*i], which may take the next word as its value. */
-static int read_option(const struct option_table *tables, const struct typed *t, int *i, int argc, char **argv,
-                       struct error *err)
+static int read_option(const struct option_table *tables, const struct typed *t, int *i, int argc,
+                       char **argv, struct error *err)
 {
     void *base = NULL;
     const struct option *o = find_option(tables, t, &base);
@@ -334,8 +334,8 @@ static int read_option(const struct option_table *tables, const struct typed *t,
     return 0;
 }
 
-int options_parse(const struct option_table *tables, int tail_after, int argc, char **argv, struct words *words,
-                  struct error *err)
+int options_parse(const struct option_table *tables, int tail_after, int argc, char **argv,
+                  struct words *words, struct error *err)
 {
     bool ended = false; /* `--` was seen */
     for (int i = 0; i < argc; i++) {

@@ -49,10 +49,12 @@ void words_add(struct words *w, char *word);
 /* Fields' readers: */
 int option_help(const struct option *opt, void *field, const char *value, struct error *err);
 int option_flag(const struct option *opt, void *field /* bool */, const char *value, struct error *err);
-int option_text(const struct option *opt, void *field /* const char * */, const char *value, struct error *err);
+int option_text(const struct option *opt, void *field /* const char * */, const char *value,
+                struct error *err);
 int option_number(const struct option *opt, void *field /* uint32_t */, const char *value, struct error *err);
 /* Comma list, no empty parts, appended to; opt->max bounds the number of names (0: 10000). */
-int option_names(const struct option *opt, void *field /* struct words */, const char *value, struct error *err);
+int option_names(const struct option *opt, void *field /* struct words */, const char *value,
+                 struct error *err);
 
 /* One table with the address of its arguments, as options_parse() takes them. */
 struct option_table {
@@ -64,8 +66,8 @@ struct option_table {
  * many words (the command line of a task begins there); else they may stand anywhere. `words`
  * gets the rest. 0, or -1 with a line that names option, value and what was expected, or 1 when help
  * is asked for (an option read by option_help): nothing after it was read. */
-int options_parse(const struct option_table *tables, int tail_after, int argc, char **argv, struct words *words,
-                  struct error *err);
+int options_parse(const struct option_table *tables, int tail_after, int argc, char **argv,
+                  struct words *words, struct error *err);
 
 /* The name nearest to `word` when it is near enough to be meant, else NULL. */
 const char *nearest_name(const char *word, const char *const *names, size_t count);

@@ -68,9 +68,10 @@ static const char *state_color(const char *word)
     static const struct {
         const char *word, *color;
     } table[] = {
-        {"Running", "\033[32m"},  {"Online", "\033[32m"},    {"OK", "\033[32m"},       {"Failed", "\033[31m"},
-        {"Error", "\033[31m"},    {"Offline", "\033[33m"},   {"Draining", "\033[33m"}, {"Unreachable", "\033[31m"},
-        {"Canceled", "\033[33m"}, {"Canceling", "\033[33m"}, {"Queued", "\033[36m"},
+        {"Running", "\033[32m"},   {"Online", "\033[32m"},      {"OK", "\033[32m"},
+        {"Failed", "\033[31m"},    {"Error", "\033[31m"},       {"Offline", "\033[33m"},
+        {"Draining", "\033[33m"},  {"Unreachable", "\033[31m"}, {"Canceled", "\033[33m"},
+        {"Canceling", "\033[33m"}, {"Queued", "\033[36m"},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
         if (!strcmp(word, table[i].word))
@@ -165,8 +166,8 @@ static void print_cell(const char *text, size_t width, bool right, bool last, co
         printf("%*s", (int)(width - w), "");
 }
 
-static void print_row(const struct context *ctx, const struct table *t, char *const *cells, const size_t *widths,
-                      int paint)
+static void print_row(const struct context *ctx, const struct table *t, char *const *cells,
+                      const size_t *widths, int paint)
 {
     for (size_t c = 0; c < t->width; c++) {
         const char *color = ctx->color && paint == (int)c ? state_color(cells[c]) : "";
@@ -327,11 +328,15 @@ json_t *json_time(int64_t wall_ms)
     return json_string(text);
 }
 
-/* Length of the valid UTF-8 character at p, 0 for none. Overlong forms, surrogates and what lies beyond U+10FFFF
- * are not valid: JSON readers refuse them. */
+/* Length of the valid UTF-8 character at p, 0 for none. Overlong forms, surrogates and what lies beyond
+ * U+10FFFF are not valid: JSON readers refuse them. */
 static size_t utf8_len(const unsigned char *p, size_t left)
 {
-    size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
+    size_t n = p[0] < 0x80                   ? 1
+               : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
+               : (p[0] & 0xf0) == 0xe0       ? 3
+               : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
+                                             : 0;
     if (!n || n > left)
         return 0;
     for (size_t i = 1; i < n; i++)
@@ -389,7 +394,8 @@ json_t *json_allocation(Mu__NodeCores *const *list, size_t n)
         json_t *cores = json_array();
         for (size_t k = 0; k < list[i]->n_cores; k++)
             json_array_append_new(cores, json_integer(list[i]->cores[k]));
-        json_array_append_new(array, json_pack("{s:o, s:o}", "node", json_text(list[i]->node), "cores", cores));
+        json_array_append_new(array,
+                              json_pack("{s:o, s:o}", "node", json_text(list[i]->node), "cores", cores));
     }
     return array;
 }

@@ -38,20 +38,20 @@ enum list_format { FORMAT_DEFAULT, FORMAT_LIST, FORMAT_TABLE };
 int option_format(const struct option *opt, void *field, const char *value, struct error *err);
 
 /* ---- values; each returned text is cli_keep()'s or static ---- */
-const char *time_text(int64_t wall_ms);     /* local "2026-11-24 10:00:00"; "" for 0 */
-const char *duration_text(int64_t ms);      /* HPC Pack's d:h:m:s:ms: "0:0:1:5:20" */
-const char *elapsed_text(int64_t ms);       /* for people: "1:05", "2:03:04" */
+const char *time_text(int64_t wall_ms);          /* local "2026-11-24 10:00:00"; "" for 0 */
+const char *duration_text(int64_t ms);           /* HPC Pack's d:h:m:s:ms: "0:0:1:5:20" */
+const char *elapsed_text(int64_t ms);            /* for people: "1:05", "2:03:04" */
 const char *units_text(const Mu__JobSpec *spec); /* "2-4 nodes" */
 const char *allocation_nodes(Mu__NodeCores *const *list, size_t n); /* "node[01-04]" */
 const char *join(char *const *list, size_t n, const char *between);
 
 /* ---- JSON (docs/json.md) ---- */
-json_t *json_time(int64_t wall_ms);                 /* "2026-11-24T10:00:00.123Z" or null */
-json_t *json_text(const char *s);                   /* broken UTF-8 becomes U+FFFD */
-json_t *json_bytes(const void *data, size_t len);   /* the same */
+json_t *json_time(int64_t wall_ms);               /* "2026-11-24T10:00:00.123Z" or null */
+json_t *json_text(const char *s);                 /* broken UTF-8 becomes U+FFFD */
+json_t *json_bytes(const void *data, size_t len); /* the same */
 json_t *json_texts(char *const *list, size_t n);
 json_t *json_env(Mu__Env *const *list, size_t n);
 json_t *json_allocation(Mu__NodeCores *const *list, size_t n);
-int json_print(json_t *value /* taken */);          /* one document and a newline; returns EXIT_OK */
+int json_print(json_t *value /* taken */); /* one document and a newline; returns EXIT_OK */
 
 #endif

@@ -24,7 +24,7 @@
 #include <strings.h>
 #include <unistd.h>
 
-#define TICK_MS 200               /* how soon Ctrl-C is noticed */
+#define TICK_MS 200                /* how soon Ctrl-C is noticed */
 #define LINE_MAX_BYTES (64 * 1024) /* a longer line is printed in parts */
 #define CHUNK_MAX (64 * 1024)
 
@@ -55,8 +55,8 @@ struct run {
     uint64_t job;
     struct part *parts;
     size_t count, left;
-    bool keep;        /* print at the end */
-    uint64_t *asked;  /* open request -> part: asked[id - first_id] */
+    bool keep;       /* print at the end */
+    uint64_t *asked; /* open request -> part: asked[id - first_id] */
     uint64_t first_id;
     size_t asked_count, asked_cap;
     bool canceled;
@@ -93,7 +93,8 @@ static bool in_groups(const struct words *groups, const Mu__NodeInfo *info)
 }
 
 /* Every name and pattern of the command line must mean a node that is there. */
-static int check_names(const struct words *names, const Mu__NodeListReply *r, const char *option, struct error *err)
+static int check_names(const struct words *names, const Mu__NodeListReply *r, const char *option,
+                       struct error *err)
 {
     for (size_t i = 0; i < names->count; i++) {
         bool found = false;
@@ -101,14 +102,15 @@ static int check_names(const struct words *names, const Mu__NodeListReply *r, co
             found = nodeset_match(names->list[i], r->nodes[n]->node->name);
         if (!found)
             return error_set(err, ERR_NOT_FOUND, "option %s: no node %s \"%s\"", option,
-                             nodeset_is_pattern(names->list[i]) ? "matches" : "is named", shown(names->list[i]));
+                             nodeset_is_pattern(names->list[i]) ? "matches" : "is named",
+                             shown(names->list[i]));
     }
     return 0;
 }
 
 /* The targets; nodes that cannot be reached go to `away`. */
-static int choose_nodes(struct context *ctx, const struct run_args *a, struct words *chosen, struct words *away,
-                        struct error *err)
+static int choose_nodes(struct context *ctx, const struct run_args *a, struct words *chosen,
+                        struct words *away, struct error *err)
 {
     struct words names = {0}, exclude = {0};
     Mu__Reply *reply;
@@ -126,13 +128,15 @@ static int choose_nodes(struct context *ctx, const struct run_args *a, struct wo
     }
     if (get_nodes(ctx, NULL, NULL, 0, false, &reply, err))
         return -1;
-    int rc = check_names(&names, reply->nodes, "--nodes", err) || check_names(&exclude, reply->nodes, "--exclude", err)
+    int rc = check_names(&names, reply->nodes, "--nodes", err) ||
+                     check_names(&exclude, reply->nodes, "--exclude", err)
                  ? -1
                  : 0;
     for (size_t i = 0; i < reply->nodes->n_nodes && !rc; i++) {
         const Mu__NodeInfo *info = reply->nodes->nodes[i];
         char *name = info->node->name;
-        if ((names.count && !in_words(&names, name)) || !in_groups(&a->groups, info) || in_words(&exclude, name))
+        if ((names.count && !in_words(&names, name)) || !in_groups(&a->groups, info) ||
+            in_words(&exclude, name))
             continue;
         words_add(info->node->reachable ? chosen : away, cli_keep(xstrdup(name)));
     }
@@ -144,10 +148,12 @@ static int choose_nodes(struct context *ctx, const struct run_args *a, struct wo
 
 /* ---- starting ---- */
 
-static int create_job(struct run *r, const struct words *command, const struct words *nodes, struct error *err)
+static int create_job(struct run *r, const struct words *command, const struct words *nodes,
+                      struct error *err)
 {
     struct job_options job = {0};
-    struct task_options task = {.work_dir = r->args->work_dir, .stdin_path = r->args->stdin_path, .env = r->args->env};
+    struct task_options task = {
+        .work_dir = r->args->work_dir, .stdin_path = r->args->stdin_path, .env = r->args->env};
     Mu__JobSpec spec;
     Mu__TaskSpec base;
     Mu__JobCreate body = MU__JOB_CREATE__INIT;
@@ -236,7 +242,8 @@ static void take_output(struct run *r, struct part *p, const Mu__OutputReply *o)
 static void take_result(struct run *r, struct part *p, const Mu__TaskReply *t)
 {
     const Mu__Task *task = t->task;
-    if (!task_state_ended(task->state)) { /* it is run again, or its end is not stored yet: more output will say */
+    if (!task_state_ended(
+            task->state)) { /* it is run again, or its end is not stored yet: more output will say */
         p->output_done = false;
         return;
     }
@@ -403,12 +410,13 @@ static void print_json(struct run *r)
     json_t *array = json_array();
     for (size_t i = 0; i < r->count; i++) {
         const struct part *p = &r->parts[i];
-        json_array_append_new(
-            array, json_pack("{s:o, s:I, s:i, s:s, s:i, s:o, s:o, s:o}", "node", json_text(p->node), "job",
-                             (json_int_t)r->job, "task", (int)p->task, "state", p->state ? p->state : "", "exit_code",
-                             p->code, "exit_signal", p->signal ? json_integer(p->signal) : json_null(), "message",
-                             json_text(p->message ? p->message : ""), "output",
-                             json_bytes(buf_str(&p->text), p->text.len)));
+        json_array_append_new(array,
+                              json_pack("{s:o, s:I, s:i, s:s, s:i, s:o, s:o, s:o}", "node",
+                                        json_text(p->node), "job", (json_int_t)r->job, "task", (int)p->task,
+                                        "state", p->state ? p->state : "", "exit_code", p->code,
+                                        "exit_signal", p->signal ? json_integer(p->signal) : json_null(),
+                                        "message", json_text(p->message ? p->message : ""), "output",
+                                        json_bytes(buf_str(&p->text), p->text.len)));
     }
     json_print(array);
 }
@@ -476,19 +484,19 @@ static const struct option run_options[] = {
      offsetof(struct run_args, nodes), 0, 0},
     {"nodegroup", "g", "GROUPS", "On the nodes that are in all of these groups", option_names,
      offsetof(struct run_args, groups), 0, GROUPS_MAX},
-    {"all", "a", NULL, "On all nodes; the default when nothing is named", option_flag, offsetof(struct run_args, all),
-     0, 0},
+    {"all", "a", NULL, "On all nodes; the default when nothing is named", option_flag,
+     offsetof(struct run_args, all), 0, 0},
     {"exclude", "x", "NODES", "But not on these", option_names, offsetof(struct run_args, exclude), 0, 0},
-    {"interleaved", NULL, NULL, "Print each line as it comes, after its node's name; the default", option_flag,
-     offsetof(struct run_args, interleaved), 0, 0},
+    {"interleaved", NULL, NULL, "Print each line as it comes, after its node's name; the default",
+     option_flag, offsetof(struct run_args, interleaved), 0, 0},
     {"sorted", NULL, NULL, "Print at the end, in the order of the nodes", option_flag,
      offsetof(struct run_args, sorted), 0, 0},
     {"collate", "b", NULL, "Print at the end, nodes with equal output together", option_flag,
      offsetof(struct run_args, collate), 0, 0},
     {"workdir", NULL, "DIR", "Folder on the nodes that it starts in; default: the user's home", option_text,
      offsetof(struct run_args, work_dir), 0, 0},
-    {"stdin", NULL, "FILE", "File on the nodes that it reads from", option_text, offsetof(struct run_args, stdin_path),
-     0, 0},
+    {"stdin", NULL, "FILE", "File on the nodes that it reads from", option_text,
+     offsetof(struct run_args, stdin_path), 0, 0},
     {"env", NULL, "NAME=VALUE[;...]", "Variables for the command; may be repeated", option_env,
      offsetof(struct run_args, env), 0, 0},
     {"readynodes", NULL, NULL, NULL, NULL, 0, 0, 0},
@@ -512,20 +520,16 @@ static const struct example run_examples[] = {
 
 static const struct command commands[] = {
     {"run", "[options] COMMAND [ARG...]", "run a command on many nodes and see its output",
-     "The command runs beside whatever else runs on the nodes and takes no cores. One word is a command line for the "
-     "shell; several words are kept exactly. The exit code is the worst of all nodes'. Ctrl-C ends the command on all "
+     "The command runs beside whatever else runs on the nodes and takes no cores. One word is a command line "
+     "for the "
+     "shell; several words are kept exactly. The exit code is the worst of all nodes'. Ctrl-C ends the "
+     "command on all "
      "of them. For administrators.",
      run_groups, run_examples, sizeof(struct run_args), 1, -1, "the command to run", 0, true, false, run_run},
     {0},
 };
 
 const struct noun run_noun = {
-    "run",
-    "clusrun",
-    "run a command on many nodes and see its output",
-    NULL,
-    commands,
-    true,
-    NULL,
-    "muster(1), muster-node(1), muster-job(1)",
+    "run", "clusrun", "run a command on many nodes and see its output", NULL, commands,
+    true,  NULL,      "muster(1), muster-node(1), muster-job(1)",
 };

@@ -129,8 +129,8 @@ void show_job(const Mu__JobInfo *info, bool detailed)
         show("Requested Nodes", join(spec->requested_nodes, spec->n_requested_nodes, ","));
     show("Allocated Nodes", allocation_nodes(job->allocation, job->n_allocation));
     showf("Allocated Cores", "%zu", allocation_cores(job->allocation, job->n_allocation));
-    showf("Tasks", "%u total, %u running, %u finished, %u failed, %u canceled", job->tasks_total, job->tasks_running,
-          job->tasks_finished, job->tasks_failed, job->tasks_canceled);
+    showf("Tasks", "%u total, %u running, %u finished, %u failed, %u canceled", job->tasks_total,
+          job->tasks_running, job->tasks_finished, job->tasks_failed, job->tasks_canceled);
     if (job_state_ended(job->state))
         showf("Exit Code", "%d", job->exit_code);
     show("Create Time", time_text(job->created_wall_ms));
@@ -251,7 +251,8 @@ json_t *job_json(const Mu__JobInfo *info)
     json_object_set_new(o, "started", json_time(job->started_wall_ms));
     json_object_set_new(o, "ended", json_time(job->ended_wall_ms));
     json_object_set_new(o, "changed", json_time(job->changed_wall_ms));
-    json_object_set_new(o, "exit_code", job_state_ended(job->state) ? json_integer(job->exit_code) : json_null());
+    json_object_set_new(o, "exit_code",
+                        job_state_ended(job->state) ? json_integer(job->exit_code) : json_null());
     json_object_set_new(o, "requeue_count", json_integer(job->requeue_count));
     json_object_set_new(o, "auto_requeue_count", json_integer(job->auto_requeue_count));
     json_object_set_new(o, "allocation", json_allocation(job->allocation, job->n_allocation));
@@ -307,10 +308,10 @@ json_t *events_json(Mu__Event *const *events, size_t n)
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++) {
         const Mu__Event *e = events[i];
-        json_array_append_new(array, json_pack("{s:I, s:o, s:o, s:o, s:o, s:o}", "event", (json_int_t)e->seq, "time",
-                                               json_time(e->wall_ms), "subject", json_text(e->subject), "what",
-                                               json_text(e->what), "cause", json_text(e->cause), "actor",
-                                               json_text(e->actor)));
+        json_array_append_new(array, json_pack("{s:I, s:o, s:o, s:o, s:o, s:o}", "event", (json_int_t)e->seq,
+                                               "time", json_time(e->wall_ms), "subject",
+                                               json_text(e->subject), "what", json_text(e->what), "cause",
+                                               json_text(e->cause), "actor", json_text(e->actor)));
     }
     return array;
 }

@@ -113,8 +113,9 @@ static int option_priority(const struct option *opt, void *field, const char *va
 {
     struct job_options *o = (struct job_options *)((char *)field - offsetof(struct job_options, priority));
     if (priority_parse(value, &o->priority, NULL))
-        return error_set(err, ERR_USAGE,
-                         "expected 0 to 4000, or Lowest, BelowNormal, Normal, AboveNormal, Highest, also with +N or -N");
+        return error_set(
+            err, ERR_USAGE,
+            "expected 0 to 4000, or Lowest, BelowNormal, Normal, AboveNormal, Highest, also with +N or -N");
     o->priority_given = true;
     return 0;
 }
@@ -194,11 +195,12 @@ static int option_rerunnable(const struct option *opt, void *field, const char *
 const struct option job_option_table[] = {
     {"numnodes", NULL, "MIN[-MAX]", "Whole nodes that the job needs and can use; * takes both from its tasks",
      option_job_range, JOB(nodes), 0, 0},
-    {"numcores", "numprocessors", "MIN[-MAX]", "Cores that the job needs and can use; * takes both from its tasks",
-     option_job_range, JOB(cores), 0, 0},
-    {"nodegroup", NULL, "GROUPS", "Run on nodes that are in all of these groups", option_names, JOB(node_groups), 0,
-     GROUPS_MAX},
-    {"requestednodes", "askednodes", "NODES", "Run on these nodes only", option_names, JOB(requested_nodes), 0, 0},
+    {"numcores", "numprocessors", "MIN[-MAX]",
+     "Cores that the job needs and can use; * takes both from its tasks", option_job_range, JOB(cores), 0, 0},
+    {"nodegroup", NULL, "GROUPS", "Run on nodes that are in all of these groups", option_names,
+     JOB(node_groups), 0, GROUPS_MAX},
+    {"requestednodes", "askednodes", "NODES", "Run on these nodes only", option_names, JOB(requested_nodes),
+     0, 0},
     {"exclusive", NULL, NULL, "No other job on the nodes of this one", option_flag, JOB(exclusive), 0, 0},
     {"priority", NULL, "PRIORITY", "0 to 4000, or a word such as Normal, Highest, Normal+10", option_priority,
      JOB(priority), 0, 0},
@@ -210,9 +212,10 @@ const struct option job_option_table[] = {
      "How often a task that ended with a non-zero exit code is run again", option_number, JOB(retry_limit), 0,
      RETRY_MAX},
     {"jobname", NULL, "NAME", "Name of the job", option_text, JOB(name), 0, JOB_NAME_MAX},
-    {"projectname", NULL, "NAME", "Project that the job belongs to", option_text, JOB(project), 0, JOB_NAME_MAX},
-    {"jobenv", NULL, "NAME=VALUE[;...]", "Variables for every task; may be repeated; an empty value unsets", option_env,
-     JOB(env), 0, 0},
+    {"projectname", NULL, "NAME", "Project that the job belongs to", option_text, JOB(project), 0,
+     JOB_NAME_MAX},
+    {"jobenv", NULL, "NAME=VALUE[;...]", "Variables for every task; may be repeated; an empty value unsets",
+     option_env, JOB(env), 0, 0},
     {"jobtemplate", NULL, "Default", "Job template", option_only, 0, 0, 0},
     {"nodegroupop", NULL, "Intersect", "How several groups combine", option_only, 0, 0, 0},
     REFUSED("numsockets", "RANGE"),
@@ -244,15 +247,17 @@ const struct option task_option_table[] = {
     {"name", NULL, "NAME", "Name of the task, without commas", option_text, TASK(name), 0, TASK_NAME_MAX},
     {"workdir", NULL, "DIR", "Folder on the node that it starts in; default: the user's home", option_path,
      TASK(work_dir), 0, 0},
-    {"stdin", NULL, "FILE", "File it reads from; relative to the work directory", option_path, TASK(stdin_path), 0, 0},
+    {"stdin", NULL, "FILE", "File it reads from; relative to the work directory", option_path,
+     TASK(stdin_path), 0, 0},
     {"stdout", NULL, "FILE", "File for its output; default: kept for 'muster task view'", option_path,
      TASK(stdout_path), 0, 0},
-    {"stderr", NULL, "FILE", "File for its errors; default: with the output", option_path, TASK(stderr_path), 0, 0},
-    {"env", NULL, "NAME=VALUE[;...]", "Variables for this task; may be repeated; an empty value unsets", option_env,
-     TASK(env), 0, 0},
+    {"stderr", NULL, "FILE", "File for its errors; default: with the output", option_path, TASK(stderr_path),
+     0, 0},
+    {"env", NULL, "NAME=VALUE[;...]", "Variables for this task; may be repeated; an empty value unsets",
+     option_env, TASK(env), 0, 0},
     {"requirednodes", NULL, "NODES", "Run on all of these nodes", option_names, TASK(required_nodes), 0, 0},
-    {"rerunnable", NULL, NULL, "Run it again when its node is lost, the default; --rerunnable=false does not", option_rerunnable,
-     TASK(rerunnable_off), 0, 0},
+    {"rerunnable", NULL, NULL, "Run it again when its node is lost, the default; --rerunnable=false does not",
+     option_rerunnable, TASK(rerunnable_off), 0, 0},
     {"type", NULL, "Basic", "Type of the task", option_only, 0, 0, 0},
     REFUSED("depend", "NAMES"),
     REFUSED("parametric", "RANGE"),
@@ -264,12 +269,12 @@ const struct option task_option_table[] = {
 const struct option task_size_table[] = {
     {"numcores", "numprocessors", "MIN[-MAX]", "Cores of the task, when the job counts cores; default 1",
      option_task_range, TASK(cores), 0, 0},
-    {"numnodes", NULL, "MIN[-MAX]", "Nodes of the task, when the job counts nodes; default 1", option_task_range,
-     TASK(nodes), 0, 0},
+    {"numnodes", NULL, "MIN[-MAX]", "Nodes of the task, when the job counts nodes; default 1",
+     option_task_range, TASK(nodes), 0, 0},
     {"runtime", NULL, "[[D:]H:]M", "The task is ended when it runs longer; or Infinite", option_runtime,
      TASK(runtime_s), 0, 0},
-    {"exclusive", NULL, NULL, "No other task of the job on its nodes; the job must be exclusive too", option_flag,
-     TASK(exclusive), 0, 0},
+    {"exclusive", NULL, NULL, "No other task of the job on its nodes; the job must be exclusive too",
+     option_flag, TASK(exclusive), 0, 0},
     REFUSED("numsockets", "RANGE"),
     {0},
 };
@@ -283,11 +288,13 @@ static void set_words(char ***list, size_t *n, const struct words *w)
 }
 
 /* Node names may have brackets, node[01-04]; what they stand for is sent. */
-static int set_nodes(char ***list, size_t *n, const struct words *given, const char *option, struct error *err)
+static int set_nodes(char ***list, size_t *n, const struct words *given, const char *option,
+                     struct error *err)
 {
     struct words names = {0};
     for (size_t i = 0; i < given->count; i++)
-        if (nodeset_expand(given->list[i], &names, err) || node_name_check("node name", names.list[names.count - 1], err))
+        if (nodeset_expand(given->list[i], &names, err) ||
+            node_name_check("node name", names.list[names.count - 1], err))
             return error_prefix(err, "option %s", option);
     set_words(list, n, &names);
     return 0;
@@ -318,7 +325,8 @@ int spec_job(const struct job_options *o, Mu__JobSpec *spec, struct error *err)
     spec->fail_on_task_failure = o->fail_on_task_failure;
     spec->task_retry_limit = o->retry_limit;
     set_words(&spec->node_groups, &spec->n_node_groups, &o->node_groups);
-    if (set_nodes(&spec->requested_nodes, &spec->n_requested_nodes, &o->requested_nodes, "--requestednodes", err))
+    if (set_nodes(&spec->requested_nodes, &spec->n_requested_nodes, &o->requested_nodes, "--requestednodes",
+                  err))
         return -1;
     spec->env = o->env.list;
     spec->n_env = o->env.count;
@@ -338,8 +346,8 @@ static char *work_dir(const char *dir)
     return cli_keep(path);
 }
 
-int spec_task(const struct task_options *o, const struct words *command, size_t first_word, Mu__TaskSpec *spec,
-              struct error *err)
+int spec_task(const struct task_options *o, const struct words *command, size_t first_word,
+              Mu__TaskSpec *spec, struct error *err)
 {
     mu__task_spec__init(spec);
     if (o->cores.given && o->nodes.given)
@@ -347,7 +355,8 @@ int spec_task(const struct task_options *o, const struct words *command, size_t 
     if (text_check("option --name", text_of(o->name), TASK_NAME_MAX, err))
         return -1;
     if (o->name && strchr(o->name, ','))
-        return error_set(err, ERR_USAGE, "option --name: \"%s\": expected a name without commas", shown(o->name));
+        return error_set(err, ERR_USAGE, "option --name: \"%s\": expected a name without commas",
+                         shown(o->name));
     const struct range *r = o->nodes.given ? &o->nodes : &o->cores;
     spec->name = text_of(o->name);
     spec->command_line = command_line(command->list + first_word, command->count - first_word);
@@ -426,7 +435,8 @@ int read_task_id(const char *text, uint64_t *job, uint32_t *task, struct error *
         read_digits(end + 1, TASKS_MAX, &n, &end) || !n || (*end && *end != '.'))
         return error_set(err, ERR_USAGE, "task id \"%s\": expected JOB.TASK, such as 12.1", shown(text));
     if (*end)
-        return error_set(err, ERR_USAGE, "task id \"%s\": subtasks are not supported in this version", shown(text));
+        return error_set(err, ERR_USAGE, "task id \"%s\": subtasks are not supported in this version",
+                         shown(text));
     *task = (uint32_t)n;
     return 0;
 }

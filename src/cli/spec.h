@@ -49,13 +49,14 @@ extern const struct option task_size_table[];
 
 /* The messages point into the options and into argv: freed by the end of the program only. */
 int spec_job(const struct job_options *o, Mu__JobSpec *spec, struct error *err);
-int spec_task(const struct task_options *o, const struct words *command, size_t first_word, Mu__TaskSpec *spec,
-              struct error *err);
+int spec_task(const struct task_options *o, const struct words *command, size_t first_word,
+              Mu__TaskSpec *spec, struct error *err);
 
 /* One word is a command line as it is; several are joined, each quoted for the shell if need be. */
 char *command_line(char *const *words, size_t count);
 
-int option_env(const struct option *opt, void *field /* struct env_list */, const char *value, struct error *err);
+int option_env(const struct option *opt, void *field /* struct env_list */, const char *value,
+               struct error *err);
 
 /* "12" and "12.1" */
 int read_job_id(const char *text, uint64_t *job, struct error *err);

@@ -17,8 +17,8 @@ struct view_args {
 };
 
 static const struct option view_options[] = {
-    {"follow", "f", NULL, "Print the output alone, as it comes, until the task ends; return its exit code", option_flag,
-     offsetof(struct view_args, follow), 0, 0},
+    {"follow", "f", NULL, "Print the output alone, as it comes, until the task ends; return its exit code",
+     option_flag, offsetof(struct view_args, follow), 0, 0},
     {"output", NULL, NULL, "Print the output alone", option_flag, offsetof(struct view_args, output), 0, 0},
     {"detailed", NULL, NULL, "All properties", option_flag, offsetof(struct view_args, detailed), 0, 0},
     {0},
@@ -87,7 +87,8 @@ static int view_json(struct context *ctx, uint64_t job, uint32_t id, const Mu__T
     return json_print(value);
 }
 
-static int view_text(struct context *ctx, uint64_t job, uint32_t id, const Mu__TaskReply *r, const struct view_args *a)
+static int view_text(struct context *ctx, uint64_t job, uint32_t id, const Mu__TaskReply *r,
+                     const struct view_args *a)
 {
     struct error err = {0};
     const char *note = NULL;
@@ -113,7 +114,8 @@ static int run_view(struct context *ctx, void *args, const struct words *words)
     uint32_t id;
     Mu__Reply *reply;
     if (ctx->json && (a->follow || a->output))
-        return context_usage(ctx, "options --json and %s: expected one of them", a->follow ? "--follow" : "--output");
+        return context_usage(ctx, "options --json and %s: expected one of them",
+                             a->follow ? "--follow" : "--output");
     if (read_task_id(words->list[0], &job, &id, &err) || get_task(ctx, job, id, &reply, &err))
         return context_fail(ctx, &err);
     int rc = a->follow   ? follow(ctx, job, id)
@@ -131,13 +133,15 @@ struct cancel_args {
 };
 
 static const struct option cancel_options[] = {
-    {"force", NULL, NULL, "At once, without the grace period", option_flag, offsetof(struct cancel_args, force), 0, 0},
-    {"message", NULL, "TEXT", "Why; kept with the task", option_text, offsetof(struct cancel_args, message), 0,
-     MESSAGE_MAX},
+    {"force", NULL, NULL, "At once, without the grace period", option_flag,
+     offsetof(struct cancel_args, force), 0, 0},
+    {"message", NULL, "TEXT", "Why; kept with the task", option_text, offsetof(struct cancel_args, message),
+     0, MESSAGE_MAX},
     {0},
 };
 static const struct option_group cancel_groups[] = {{"Options", cancel_options, 0}, {NULL, NULL, 0}};
-static const struct example cancel_examples[] = {{"muster task cancel 12.1", "Cancel one task of job 12"}, {NULL, NULL}};
+static const struct example cancel_examples[] = {{"muster task cancel 12.1", "Cancel one task of job 12"},
+                                                 {NULL, NULL}};
 static const struct example requeue_examples[] = {
     {"muster task requeue 12.1", "Run a task again while its job runs"},
     {NULL, NULL},
@@ -203,10 +207,10 @@ static const struct command commands[] = {
     {"view", "JOB.TASK [options]", "show one task and its output", NULL, view_groups, view_examples,
      sizeof(struct view_args), 1, 1, "the task id", -1, true, false, run_view},
     {"cancel", "JOB.TASK... [options]", "cancel tasks",
-     "A running task that is cancelled ends as Failed, a waiting one as Canceled.", cancel_groups, cancel_examples,
-     sizeof(struct cancel_args), 1, -1, "the task id", -1, true, false, run_cancel},
-    {"requeue", "JOB.TASK...", "run tasks again", "Only while their job runs.", NULL, requeue_examples, 0, 1, -1,
-     "the task id", -1, true, false, run_requeue},
+     "A running task that is cancelled ends as Failed, a waiting one as Canceled.", cancel_groups,
+     cancel_examples, sizeof(struct cancel_args), 1, -1, "the task id", -1, true, false, run_cancel},
+    {"requeue", "JOB.TASK...", "run tasks again", "Only while their job runs.", NULL, requeue_examples, 0, 1,
+     -1, "the task id", -1, true, false, run_requeue},
     {0},
 };
 

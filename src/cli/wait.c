@@ -21,7 +21,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define TICK_MS 1000           /* how often the elapsed time moves */
+#define TICK_MS 1000            /* how often the elapsed time moves */
 #define OUTPUT_MAX (256 * 1024) /* bytes per request */
 
 /* ---- Ctrl-C ---- */
@@ -37,8 +37,8 @@ static void on_interrupt(int sig)
 
 static void catch_interrupt(uint64_t job)
 {
-    snprintf(interrupt_text, sizeof interrupt_text, "\nJob %" PRIu64 " goes on; cancel it with 'muster job cancel %" PRIu64 "'\n",
-             job, job);
+    snprintf(interrupt_text, sizeof interrupt_text,
+             "\nJob %" PRIu64 " goes on; cancel it with 'muster job cancel %" PRIu64 "'\n", job, job);
     struct sigaction sa = {.sa_handler = on_interrupt};
     sigemptyset(&sa.sa_mask);
     sigaction(SIGINT, &sa, NULL);
@@ -47,8 +47,8 @@ static void catch_interrupt(uint64_t job)
 /* ---- the line of progress ---- */
 
 struct progress {
-    bool on;      /* stderr is a terminal */
-    bool drawn;   /* a line stands there */
+    bool on;       /* stderr is a terminal */
+    bool drawn;    /* a line stands there */
     int64_t since; /* clock_boot_ms() */
     char text[512];
 };
@@ -171,8 +171,8 @@ static int copy_output(struct context *ctx, struct output *o, struct error *err)
     return rc;
 }
 
-int print_output(struct context *ctx, uint64_t job, uint32_t task, bool follow, uint64_t *bytes, const char **note,
-                 struct error *err)
+int print_output(struct context *ctx, uint64_t job, uint32_t task, bool follow, uint64_t *bytes,
+                 const char **note, struct error *err)
 {
     struct output o = {.job = job, .task = task, .wait = follow};
     int rc = copy_output(ctx, &o, err);
