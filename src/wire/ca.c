@@ -6,6 +6,7 @@
 #include "wire/tls_internal.h"
 
 #include "base/file.h"
+#include "model/names.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -286,24 +287,11 @@ static EVP_PKEY *request_key(const void *csr_pem, size_t len, struct error *err)
     return key;
 }
 
-int ca_name_check(const char *name, struct error *err)
-{
-    static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-    size_t len = strlen(name),
-           good = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.");
-    if (len < 1 || len > 63 || good != len || !strchr(first, name[0]))
-        return error_set(
-            err, ERR_USAGE,
-            "node name '%.70s': expected 1 to 63 letters, digits, '-', '_' or '.', a letter or digit first",
-            name);
-    return 0;
-}
-
 int ca_sign(const char *dir, const char *name, const void *csr_pem, size_t len, struct buf *cert_pem,
             struct error *err)
 {
     char cn[TLS_NAME_MAX];
-    if (ca_name_check(name, err))
+    if (node_name_check("node name", name, err))
         return -1;
     snprintf(cn, sizeof cn, "node:%s", name);
     EVP_PKEY *subject = request_key(csr_pem, len, err);
@@ -333,7 +321,7 @@ int ca_sign(const char *dir, const char *name, const void *csr_pem, size_t len, 
 int node_csr(const char *dir, const char *name, struct buf *csr_pem, struct error *err)
 {
     char cn[TLS_NAME_MAX];
-    if (ca_name_check(name, err))
+    if (node_name_check("node name", name, err))
         return -1;
     snprintf(cn, sizeof cn, "node:%s", name);
     EVP_PKEY *key = have_key(dir, "node.key", err);

@@ -29,11 +29,10 @@ void tls_free(struct tls_context *tls);
 int ca_init(const char *dir, const char *cluster, struct error *err);
 /* SHA-256 of the CA certificate (DER), lower-case hex, 64 characters + 0. */
 int ca_fingerprint(const char *dir, char out[65], struct error *err);
-/* Signs a request for CN=node:`name` (whatever subject it asks for), 2 years. Appends PEM. */
+/* Signs a request for CN=node:`name` (whatever subject it asks for), 2 years. Appends PEM. A name
+ * that node_name_check() refuses is ERR_USAGE, a request that does not hold ERR_PROTOCOL. */
 int ca_sign(const char *dir, const char *name, const void *csr_pem, size_t len, struct buf *cert_pem,
             struct error *err);
-/* Node names: 1..63 of a-z A-Z 0-9 - _ ., beginning with a letter or digit. ERR_USAGE otherwise. */
-int ca_name_check(const char *name, struct error *err);
 /* Makes node.key in `dir` (kept if there) and a request for it. Appends PEM. */
 int node_csr(const char *dir, const char *name, struct buf *csr_pem, struct error *err);
 /* Checks that the certificate belongs to node.key and is signed by the CA; writes node.crt, ca.crt. */

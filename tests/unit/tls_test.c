@@ -100,16 +100,14 @@ static void test_node(void)
 
     static const char *const bad[] = {
         "",   "-x",     "a b", "a/b",
-        "..", "node:x", "ä",   "0123456789012345678901234567890123456789012345678901234567890123"};
+        "..", "node:x", "ä",   "01234567890123456789012345678901234567890123456789012345678901234"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         ok(ca_sign(head, bad[i], csr.data, csr.len, &cert, &err) < 0 && err.code == ERR_USAGE,
            "name refused: '%s'", bad[i]);
-    ok(ca_name_check("012345678901234567890123456789012345678901234567890123456789012", &err) == 0,
-       "63 characters are a name");
     buf_reset(&cert);
-    ok(ca_sign(head, "012345678901234567890123456789012345678901234567890123456789012", csr.data, csr.len,
-               &cert, &err) == 0,
-       "and can be signed");
+    char longest[65];
+    memset(longest, 'n', 64), longest[64] = 0;
+    ok(ca_sign(head, longest, csr.data, csr.len, &cert, &err) == 0, "64 characters are a name");
     csr.data[csr.len / 2] ^= 1;
     ok(ca_sign(head, "node01", csr.data, csr.len, &cert, &err) < 0 && err.code == ERR_PROTOCOL,
        "a request that was changed on its way is refused: %s", err.text);
