@@ -126,7 +126,7 @@ int join_run(const char *dir, const char *name, const char *head, const char *to
     struct token parsed;
     struct buf csr = BUF_INIT;
     char install_id[65], path[PATH_MAX];
-    if (node_name_check(name, err))
+    if (ca_name_check(name, err))
         return error_prefix(err, "--name");
     if (token_parse(token, &parsed, err))
         return error_prefix(err, "token");
