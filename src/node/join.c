@@ -4,6 +4,7 @@
  * fingerprint proves to us that the head is the one that made it. */
 #include "base/buf.h"
 #include "base/file.h"
+#include "model/names.h"
 #include "node/agent.h"
 #include "wire/link.h"
 #include "wire/listener.h"
@@ -126,8 +127,8 @@ int join_run(const char *dir, const char *name, const char *head, const char *to
     struct token parsed;
     struct buf csr = BUF_INIT;
     char install_id[65], path[PATH_MAX];
-    if (ca_name_check(name, err))
-        return error_prefix(err, "--name");
+    if (node_name_check("--name", name, err))
+        return -1;
     if (token_parse(token, &parsed, err))
         return error_prefix(err, "token");
     if (file_mkdirs(dir, 0700, err))
