@@ -141,18 +141,26 @@ bool context_lost(const struct error *err)
     return err->code == ERR_IO || err->code == ERR_PROTOCOL || err->code == ERR_UNAVAILABLE;
 }
 
+void context_alive(struct context *ctx)
+{
+    ctx->away_since = 0;
+}
+
 int context_reopen(struct context *ctx, int for_ms, struct error *err)
 {
-    int64_t until = clock_boot_ms() + for_ms;
+    if (!ctx->away_since)
+        ctx->away_since = clock_boot_ms();
     for (;;) {
+        if (clock_boot_ms() - ctx->away_since >= for_ms)
+            return -1;
+        struct timespec pause = {0, REOPEN_PAUSE_MS * 1000000L};
+        nanosleep(&pause, NULL);
         client_close(ctx->client);
         ctx->client = NULL;
         if (!context_open(ctx, err))
             return 0;
-        if (!context_lost(err) || clock_boot_ms() >= until)
+        if (!context_lost(err))
             return -1;
-        struct timespec pause = {0, REOPEN_PAUSE_MS * 1000000L};
-        nanosleep(&pause, NULL);
     }
 }
 

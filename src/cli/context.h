@@ -28,6 +28,7 @@ struct context {
     char *dir;             /* the cluster's folder, absolute */
     bool color, color_err; /* stdout / stderr may be coloured */
     struct client *client; /* NULL until context_open() */
+    int64_t away_since;    /* clock_boot_ms() of the first failure since the head last answered; 0: none */
 };
 
 /* Fills dir, color from the options and the environment. */
@@ -43,9 +44,10 @@ char *context_socket(const char *dir);
 int context_open(struct context *ctx, struct error *err);
 /* Opens when needed, asks, gives the reply (client_reply_free()). */
 int context_call(struct context *ctx, Mu__Request *request, Mu__Reply **reply, struct error *err);
-/* After the connection broke (ERR_IO, ERR_PROTOCOL, ERR_UNAVAILABLE): tries for `for_ms` to get a new one; a
- * head that is restarted must not end a command that only waits. */
+/* After a failure that may pass (context_lost()): pauses, then connects anew, again and again until the head
+ * has been away for `for_ms`. A head that is restarted must not end a command that only waits. */
 int context_reopen(struct context *ctx, int for_ms, struct error *err);
+void context_alive(struct context *ctx);    /* the head has answered: it counts as away no longer */
 bool context_lost(const struct error *err); /* whether that is worth trying */
 
 /* Prints "program: text" on stderr and returns the exit code that fits: 2 for ERR_USAGE, else 1. */

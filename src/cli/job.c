@@ -418,41 +418,55 @@ static void job_row(struct table *t, const Mu__JobInfo *info)
     table_add(t, *info->pending_reason ? info->pending_reason : job->message);
 }
 
-/* Asks until all pages are there. Each page is handed to `take`. */
+static void list_request(const struct list_args *a, Mu__JobList *body)
+{
+    static Mu__JobState waiting[] = {MU__JOB_STATE__JOB_STATE_QUEUED, MU__JOB_STATE__JOB_STATE_RUNNING};
+    *body = (Mu__JobList)MU__JOB_LIST__INIT;
+    body->states = a->states.count ? (Mu__JobState *)a->states.list : a->all ? NULL : waiting;
+    body->n_states = a->states.count ? a->states.count : a->all ? 0 : 2;
+    body->owner = (char *)(a->user ? a->user : a->all ? "" : own_name());
+    if (!strcmp(body->owner, "*"))
+        body->owner = (char *)"";
+    body->name = (char *)(a->name && strcmp(a->name, "*") ? a->name : "");
+    body->limit = a->limit;
+}
+
+/* Asks until all pages are there: the head gives the newest jobs first, `take` gets them oldest first. */
 static int list_jobs(struct context *ctx, const struct list_args *a,
                      void (*take)(void *arg, const Mu__JobInfo *info), void *arg, struct error *err)
 {
-    static Mu__JobState waiting[] = {MU__JOB_STATE__JOB_STATE_QUEUED, MU__JOB_STATE__JOB_STATE_RUNNING};
-    Mu__JobList body = MU__JOB_LIST__INIT;
+    Mu__Reply **pages = NULL;
+    size_t count = 0, cap = 0;
+    Mu__JobList body;
     Mu__Request req = MU__REQUEST__INIT;
     bool more = true;
-    body.states = a->states.count ? (Mu__JobState *)a->states.list : a->all ? NULL : waiting;
-    body.n_states = a->states.count ? a->states.count : a->all ? 0 : 2;
-    body.owner = (char *)(a->user ? a->user : a->all ? "" : own_name());
-    if (!strcmp(body.owner, "*"))
-        body.owner = (char *)"";
-    body.name = (char *)(a->name && strcmp(a->name, "*") ? a->name : "");
-    body.limit = a->limit;
+    int rc = 0;
+    list_request(a, &body);
     req.kind_case = MU__REQUEST__KIND_JOB_LIST;
     req.job_list = &body;
-    while (more) {
+    while (more && !rc) {
         Mu__Reply *reply;
-        if (context_call(ctx, &req, &reply, err))
-            return -1;
+        if ((rc = context_call(ctx, &req, &reply, err)))
+            break;
+        pages = xgrow(pages, &cap, count + 1, sizeof *pages);
+        pages[count++] = reply;
         if (reply->kind_case != MU__REPLY__KIND_JOBS) {
-            client_reply_free(reply);
-            return error_set(err, ERR_PROTOCOL, "the head gave no list of jobs");
+            rc = error_set(err, ERR_PROTOCOL, "the head's answer has no jobs in it");
+            break;
         }
-        for (size_t i = 0; i < reply->jobs->n_jobs; i++) {
-            const Mu__JobInfo *info = reply->jobs->jobs[i];
-            body.after_id = info->job->id;
-            if (job_wanted(a, info->job))
-                take(arg, info);
-        }
-        more = reply->jobs->more && reply->jobs->n_jobs && !a->limit;
+        size_t n = reply->jobs->n_jobs;
+        more = reply->jobs->more && n && !a->limit;
+        body.after_id = n ? reply->jobs->jobs[n - 1]->job->id : 0;
+    }
+    while (count) {
+        Mu__Reply *reply = pages[--count];
+        for (size_t i = rc ? 0 : reply->jobs->n_jobs; i-- > 0;)
+            if (job_wanted(a, reply->jobs->jobs[i]->job))
+                take(arg, reply->jobs->jobs[i]);
         client_reply_free(reply);
     }
-    return 0;
+    free(pages);
+    return rc;
 }
 
 static void take_row(void *arg, const Mu__JobInfo *info)

@@ -27,6 +27,7 @@
 #define TICK_MS 200                /* how soon Ctrl-C is noticed */
 #define LINE_MAX_BYTES (64 * 1024) /* a longer line is printed in parts */
 #define CHUNK_MAX (64 * 1024)
+#define WINDOW 4000 /* tasks that are followed at the same time: the head allows 4096 waits per client */
 
 struct run_args {
     struct words nodes, groups, exclude;
@@ -55,8 +56,10 @@ struct run {
     uint64_t job;
     struct part *parts;
     size_t count, left;
-    bool keep;       /* print at the end */
-    uint64_t *asked; /* open request -> part: asked[id - first_id] */
+    size_t open;       /* requests without answer */
+    size_t first_open; /* all parts before it are done */
+    bool keep;         /* print at the end */
+    uint64_t *asked;   /* open request -> part: asked[id - first_id] */
     uint64_t first_id;
     size_t asked_count, asked_cap;
     bool canceled;
@@ -282,6 +285,7 @@ static int ask(struct run *r, size_t i, struct error *err)
     if (client_send(r->ctx->client, &req, err))
         return -1;
     p->request = req.id;
+    r->open++;
     if (!r->asked_count)
         r->first_id = req.id;
     size_t slot = (size_t)(req.id - r->first_id);
@@ -293,9 +297,11 @@ static int ask(struct run *r, size_t i, struct error *err)
 
 static int ask_all(struct run *r, struct error *err)
 {
-    for (size_t i = 0; i < r->count; i++)
+    for (size_t i = r->first_open; i < r->count && r->open < WINDOW; i++)
         if (!r->parts[i].done && !r->parts[i].request && ask(r, i, err))
             return -1;
+    while (r->first_open < r->count && r->parts[r->first_open].done)
+        r->first_open++;
     return client_flush(r->ctx->client, err);
 }
 
@@ -313,6 +319,9 @@ static int take_reply(struct run *r, const Mu__Reply *reply, struct error *err)
     if (!p)
         return 0;
     p->request = 0;
+    r->open--;
+    if (!reply->error)
+        context_alive(r->ctx);
     if (reply->error)
         return error_set(err, (enum error_code)reply->error->code, "%s", reply->error->text);
     if (reply->kind_case == MU__REPLY__KIND_OUTPUT)
@@ -360,7 +369,7 @@ static int follow_all(struct run *r, struct error *err)
         if (rc && context_lost(err)) {
             for (size_t i = 0; i < r->count; i++)
                 r->parts[i].request = 0;
-            r->asked_count = 0;
+            r->asked_count = r->open = 0;
             rc = context_reopen(r->ctx, WAIT_REOPEN_MS, err);
         }
     }

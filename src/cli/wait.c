@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/print.h"
+#include "cli/show.h"
 #include "model/states.h"
 
 #include <inttypes.h>
@@ -113,7 +114,7 @@ static void output_request(const struct output *o, Mu__TaskOutput *req)
 /* Prints one answer. 0, or -1 when stdout takes no more. */
 static int output_take(struct output *o, const Mu__OutputReply *r, struct error *err)
 {
-    if (*r->message)
+    if (r->message[0])
         o->note = cli_keep(xstrdup(r->message));
     if (o->attempt && r->attempt != o->attempt) {
         /* The task was started anew: its output begins anew too. */
@@ -162,6 +163,7 @@ static int copy_output(struct context *ctx, struct output *o, struct error *err)
         }
         if (rc)
             return -1;
+        context_alive(ctx);
         if (reply->kind_case == MU__REPLY__KIND_OUTPUT)
             rc = output_take(o, reply->output, err);
         else
@@ -208,7 +210,7 @@ struct wait {
     uint64_t job;
     uint64_t seen_event;
     uint64_t job_request, output_request; /* numbers of the open requests, 0: none */
-    bool follow;
+    bool follow, queued;
     struct output output;
     struct progress progress;
     Mu__Reply *end;
@@ -244,6 +246,8 @@ static int send_requests(struct wait *w, struct error *err)
 static int take_reply(struct wait *w, Mu__Reply *reply, struct error *err)
 {
     int rc = 0;
+    if (!reply->error)
+        context_alive(w->ctx);
     if (reply->error) {
         rc = error_set(err, (enum error_code)reply->error->code, "%s", reply->error->text);
     } else if (reply->id == w->output_request && reply->kind_case == MU__REPLY__KIND_OUTPUT) {
@@ -253,6 +257,7 @@ static int take_reply(struct wait *w, Mu__Reply *reply, struct error *err)
     } else if (reply->id == w->job_request && reply->kind_case == MU__REPLY__KIND_JOB && reply->job->info) {
         w->job_request = 0;
         w->seen_event = reply->event;
+        w->queued = reply->job->info->job->state == MU__JOB_STATE__JOB_STATE_QUEUED;
         progress_set(&w->progress, reply->job->info);
         if (job_state_ended(reply->job->info->job->state)) {
             w->end = reply;
@@ -263,6 +268,21 @@ static int take_reply(struct wait *w, Mu__Reply *reply, struct error *err)
     return rc;
 }
 
+/* The reason why a job waits changes without an event of the job: while somebody looks, it is asked for. */
+static int refresh(struct wait *w, struct error *err)
+{
+    Mu__Reply *reply;
+    if (!w->queued) {
+        progress_draw(&w->progress);
+        return 0;
+    }
+    if (get_job(w->ctx, w->job, false, &reply, err))
+        return -1;
+    progress_set(&w->progress, reply->job->info);
+    client_reply_free(reply);
+    return 0;
+}
+
 static int wait_turn(struct wait *w, struct error *err)
 {
     Mu__Reply *reply = NULL;
@@ -271,8 +291,7 @@ static int wait_turn(struct wait *w, struct error *err)
     if (client_receive(w->ctx->client, TICK_MS, &reply, err)) {
         if (err->code != ERR_TIMEOUT)
             return -1;
-        progress_draw(&w->progress);
-        return 0;
+        return w->progress.on ? refresh(w, err) : 0;
     }
     return take_reply(w, reply, err);
 }
