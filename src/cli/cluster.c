@@ -223,7 +223,8 @@ static const struct option token_options[] = {
 };
 static const struct option_group token_groups[] = {{"Options", token_options, 0}, {NULL, NULL, 0}};
 static const struct example token_examples[] = {
-    {"muster cluster token --name node17 | ssh node17 muster-node join --dir /var/lib/muster/node --name node17 "
+    {"muster cluster token --name node17 | ssh node17 muster-node join --dir /var/lib/muster/node --name "
+     "node17 "
      "--head HEAD:7470 --token-file -",
      "Another machine joins"},
     {NULL, NULL},
@@ -272,7 +273,8 @@ static const struct command commands[] = {
     {"status", "", "show the head and the nodes", NULL, NULL, NULL, 0, 0, 0, NULL, -1, true, true,
      run_status},
     {"token", "[options]", "print a token with which another machine joins",
-     "For administrators. It is good for one machine. Give it to muster-node join on that machine's standard input.",
+     "For administrators. It is good for one machine. Give it to muster-node join on that machine's standard "
+     "input.",
      token_groups, token_examples, sizeof(struct token_args), 0, 0, NULL, -1, true, false, run_token},
     {0},
 };

@@ -240,8 +240,11 @@ int control_start(const struct cluster *c, control_progress *progress, void *arg
         *was_up = whole;
     if (whole)
         return 0;
-    if (!running)
-        return spawn_and_wait(c, progress, arg, err);
+    if (!running) {
+        int rc = spawn_and_wait(c, progress, arg, err);
+        if (rc == 0 || !supervised(c)) /* else another start was faster than this one */
+            return rc;
+    }
     say(progress, arg, "muster-local is running; waiting for what is being restarted");
     pid_t pid = supervisor_pid(c);
     if (pid > 1)

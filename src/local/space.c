@@ -190,6 +190,14 @@ int space_make_node(void *arg, struct error *err)
              "link set eth0 up\n",
              s->index + 1, (int)s->network->pid, cluster_node_address(c, true, s->index));
     int rc = ip_batch(buf_str(&text), -1, err);
+    if (rc < 0) {
+        /* The node's last namespace may still have its cable plugged in. */
+        struct buf del = BUF_INIT;
+        buf_addf(&del, "link del v%u\n", s->index + 1);
+        if (ip_batch(buf_str(&del), outer, NULL) == 0)
+            rc = ip_batch(buf_str(&text), -1, err);
+        buf_free(&del);
+    }
     buf_reset(&text);
     buf_addf(&text, "link set v%u addrgenmode none\nlink set v%u master mu0 up\n", s->index + 1,
              s->index + 1);

@@ -50,8 +50,9 @@
 #define END_MS 5000   /* SIGTERM to SIGKILL, of head and agents */
 #define TASKS_MS 2000 /* keepers told to end, to the killing of what is left */
 #define ORPHANS_AT_ONCE 4096
-#define STOPPED_COMMENT "the cluster was stopped" /* control.c sets it; such nodes come back by themselves   \
-                                                   */
+#define STOPPED_COMMENT                                                                                      \
+    "the cluster was stopped" /* control.c sets it; such nodes come back by themselves                       \
+                               */
 
 enum kind { KIND_NETWORK, KIND_HEAD, KIND_ANCHOR, KIND_AGENT };
 
@@ -454,9 +455,10 @@ static struct client *wait_for_head(struct supervisor *s, struct error *err)
 
 static struct client *up_head(struct supervisor *s, struct error *err)
 {
-    if (proc_alive(&s->head.proc)) /* taken over */
+    /* Agents that live dial the address they know. */
+    if (proc_alive(&s->head.proc) || (!s->namespaces && anything_lives(s)))
         read_listen(s, NULL);
-    else if (start_head(s, err) < 0)
+    if (!proc_alive(&s->head.proc) && start_head(s, err) < 0)
         return NULL;
     struct client *client = wait_for_head(s, err);
     if (client && read_listen(s, err) < 0) {
@@ -932,6 +934,7 @@ int supervisor_run(const struct cluster *c, int ready_fd, struct error *err)
                    : -1;
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* nothing to hurry until it is up */
     struct supervisor *s = supervisor_create(c, ready_fd);
     adopt_all(s);
     bool lived = anything_lives(s);
