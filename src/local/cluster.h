@@ -62,6 +62,9 @@ int cluster_init(struct cluster *c, const char *dir, const struct cluster_choice
 /* Reads an existing one. ERR_NOT_FOUND: there is none in `dir`. */
 int cluster_open(struct cluster *c, const char *dir, struct error *err);
 
+/* ERR_DENIED unless the folder is the caller's: only its owner starts and stops a cluster. */
+int cluster_check_owner(const struct cluster *c, struct error *err);
+
 /* The folder outside DIR for the agents' sockets: made if absent, refused when it is someone else's. */
 int cluster_run_dir(const struct cluster *c, struct error *err);
 

@@ -157,6 +157,31 @@ job_state() { muster job view "$1" --json | jq -r .state; }
 job_is() { [ "$(job_state "$1")" = "$2" ]; }
 job_ended() { case $(job_state "$1") in Finished | Failed | Canceled) ;; *) return 1 ;; esac; }
 
+# new_work: a folder that tasks can write to, whoever they run as; its name is left in $work. In it, the program
+# `gate FOLDER`: notes that it has started, waits until the file FOLDER/go exists, prints the result.
+new_work() {
+    new_folder
+    work=$folder
+    chmod 777 "$work"
+    cat >"$work/gate" <<'END'
+#!/bin/bash
+echo "started on $(hostname) as $$" >>"$1/runs"
+until [ -e "$1/go" ]; do read -rt 0.03 <> <(:); done
+echo "the result is $((6 * 7))"
+END
+    chmod 755 "$work/gate"
+}
+gate_started() { [ -s "$work/runs" ]; }
+gate_pid() { sed -n 's/.* as //p' "$work/runs" | tail -n 1; }
+open_gate() { touch "$work/go"; }
+
+task_json() { muster task view "$1" --json; }
+task_output() { muster task view "$1" --output; }
+
+# leftovers: processes of tasks (of the clusters of this machine that carry a mark of this test's folder in their command line).
+leftovers() { pgrep -f -- "$LIB_TMP/[0-9]+/gate" || true; }
+no_leftovers() { [ -z "$(leftovers)" ]; }
+
 # ---- another account ----
 
 # user_start: an ordinary account without a name in this system, with a home of its own: $user_home,
