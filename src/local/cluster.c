@@ -337,6 +337,16 @@ int cluster_open(struct cluster *c, const char *dir, struct error *err)
     return 0;
 }
 
+int cluster_check_owner(const struct cluster *c, struct error *err)
+{
+    struct stat st;
+    if (stat(c->dir, &st) == 0 && st.st_uid != geteuid())
+        return error_set(err, ERR_DENIED,
+                         "folder %s belongs to account %u: only that account runs a cluster there", c->dir,
+                         (unsigned)st.st_uid);
+    return 0;
+}
+
 /* ---- making ---- */
 
 static int make_folder(const char *path, mode_t mode, uid_t uid, gid_t gid, struct error *err)
@@ -362,13 +372,13 @@ static int make_cluster_folder(struct cluster *c, struct error *err)
     }
     if (access(c->dir, W_OK | X_OK) < 0)
         return error_sys(err, "folder %s cannot be written", c->dir);
-    struct stat st;
-    if (stat(c->dir, &st) == 0 && st.st_uid != geteuid())
-        return error_set(err, ERR_DENIED,
-                         "folder %s belongs to account %u: only that account runs a cluster there", c->dir,
-                         (unsigned)st.st_uid);
+    if (cluster_check_owner(c, err) < 0)
+        return -1;
     if (!c->root)
         return 0;
+    struct stat st;
+    if (stat(c->dir, &st) < 0)
+        return error_sys(err, "folder %s", c->dir);
     /* The head's account must be able to pass. The cluster's own folder is ours to open; others' are not. */
     if (!(st.st_mode & S_IXOTH) && chmod(c->dir, (st.st_mode & 07777) | 0011) < 0)
         return error_sys(err, "folder %s", c->dir);
@@ -489,11 +499,8 @@ int cluster_init(struct cluster *c, const char *dir, const struct cluster_choice
     } else if (differs(c, choice, err) < 0) {
         return -1;
     }
-    struct stat st;
-    if (stat(c->dir, &st) == 0 && st.st_uid != geteuid())
-        return error_set(err, ERR_DENIED,
-                         "folder %s belongs to account %u: only that account runs a cluster there", c->dir,
-                         (unsigned)st.st_uid);
+    if (cluster_check_owner(c, err) < 0)
+        return -1;
     if (access(c->dir, W_OK | X_OK) < 0)
         return error_sys(err, "folder %s cannot be written", c->dir);
     if (make_rest(c, err) < 0 || make_head(c, err) < 0)

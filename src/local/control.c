@@ -380,6 +380,8 @@ static int down_rest(const struct cluster *c, struct error *err)
 int control_stop(const struct cluster *c, control_progress *progress, void *arg, bool *was_up,
                  struct error *err)
 {
+    if (cluster_check_owner(c, err) < 0)
+        return -1;
     pid_t pid = supervisor_pid(c);
     bool up = pid > 1 || any_process(c);
     if (was_up)

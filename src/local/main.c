@@ -84,6 +84,8 @@ int main(int argc, char **argv)
     log_open("muster-local", 2);
     int rc = cluster_open(&c, dir, &err);
     if (rc == 0)
+        rc = cluster_check_owner(&c, &err);
+    if (rc == 0)
         rc = !strcmp(verb, "run") ? supervisor_run(&c, ready, &err) : supervisor_down(&c, &err);
     if (rc < 0) {
         log_error("%s", err.text);

@@ -218,14 +218,6 @@ int proc_started(struct proc *p, const struct cluster *c, int report, struct err
     return error_set(err, ERR_IO, "%s: %s", p->name, text);
 }
 
-int proc_run(struct proc *p, const struct cluster *c, const struct proc_spec *spec, struct error *err)
-{
-    int report;
-    if (proc_start(p, c, spec, &report, err) < 0)
-        return -1;
-    return proc_started(p, c, report, err);
-}
-
 bool proc_alive(const struct proc *p)
 {
     struct pollfd pfd = {.fd = p->pidfd, .events = POLLIN};

@@ -394,7 +394,9 @@ static int copy_programs(const struct cluster *c, struct error *err)
 {
     DIR *d = opendir(c->built);
     struct dirent *e;
-    int rc = d ? 0 : error_sys(err, "folder %s", c->built);
+    int rc = 0;
+    if (!d)
+        return error_sys(err, "folder %s", c->built);
     while (rc == 0 && (e = readdir(d))) {
         struct stat st;
         struct buf data = BUF_INIT;
@@ -406,8 +408,7 @@ static int copy_programs(const struct cluster *c, struct error *err)
         }
         buf_free(&data);
     }
-    if (d)
-        closedir(d);
+    closedir(d);
     return rc;
 }
 
