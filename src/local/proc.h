@@ -45,7 +45,6 @@ void proc_init(struct proc *p, const char *name);
 int proc_start(struct proc *p, const struct cluster *c, const struct proc_spec *spec, int *report,
                struct error *err);
 int proc_started(struct proc *p, const struct cluster *c, int report, struct error *err);
-             struct error *err); /* both */
 
              /* Looks whether the process of the pid file lives and takes it over. true: it does. */
              bool proc_adopt(struct proc *p, const struct cluster *c);
