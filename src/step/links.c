@@ -20,7 +20,6 @@ struct link_below {
     struct links *links;
     uint32_t node;
     struct conn *conn; /* NULL: lost */
-    bool done;
 };
 
 struct links {
@@ -40,8 +39,7 @@ static void on_closed(void *arg, const struct error *err)
 {
     struct link_below *b = arg;
     b->conn = NULL;
-    if (!b->done)
-        b->links->ops->lost(b->links->arg, b->node, err);
+    b->links->ops->lost(b->links->arg, b->node, err);
 }
 
 static const struct conn_ops conn_ops = {.frame = on_frame, .closed = on_closed};
@@ -142,10 +140,4 @@ uint32_t links_first(const struct links *l)
 uint32_t links_count(const struct links *l)
 {
     return l->count;
-}
-
-void links_done(struct links *l, uint32_t child)
-{
-    assert(child >= l->first && child < l->first + l->count);
-    l->below[child - l->first].done = true;
 }

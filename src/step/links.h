@@ -24,7 +24,5 @@ void links_send(struct links *l, uint32_t child, Mu__StepFrame *frame);
 void links_send_all(struct links *l, Mu__StepFrame *frame);
 uint32_t links_first(const struct links *l); /* children are first .. first+count-1 */
 uint32_t links_count(const struct links *l);
-/* This child has said that it is done: its closing is no loss. */
-void links_done(struct links *l, uint32_t child);
 
 #endif

@@ -31,9 +31,9 @@ int template_record(const char *folder, struct error *err)
     int dir = rc ? -1 : open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (rc == 0 && dir < 0)
         rc = error_sys(err, "cannot open folder %s", folder);
-    /* pmix.env last: it is what says that both are there. */
-    if (rc == 0 && (file_write(dir, "topology.xml", xml.data, xml.len, 0644, false, err) ||
-                    file_write(dir, "pmix.env", env.data, env.len, 0644, false, err)))
+    /* topology.xml last: where it is, both are (the agent looks for it). */
+    if (rc == 0 && (file_write(dir, "pmix.env", env.data, env.len, 0644, false, err) ||
+                    file_write(dir, "topology.xml", xml.data, xml.len, 0644, false, err)))
         rc = -1;
     if (dir >= 0)
         close(dir);
