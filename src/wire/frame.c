@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <malloc.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,13 +51,63 @@ size_t wire_unpack_cap(size_t len)
     return small < large ? small : large;
 }
 
+static void drop_unknown(ProtobufCMessage *message)
+{
+    for (unsigned i = 0; i < message->n_unknown_fields; i++)
+        free(message->unknown_fields[i].data);
+    free(message->unknown_fields);
+    message->unknown_fields = NULL;
+    message->n_unknown_fields = 0;
+}
+
+/* The message fields of a message, in turn: *at is where in the walk we are. NULL ends it. */
+struct walk {
+    unsigned field;
+    size_t item;
+};
+static ProtobufCMessage *next_part(ProtobufCMessage *message, struct walk *at)
+{
+    const ProtobufCMessageDescriptor *type = message->descriptor;
+    for (; at->field < type->n_fields; at->field++, at->item = 0) {
+        const ProtobufCFieldDescriptor *f = &type->fields[at->field];
+        if (f->type != PROTOBUF_C_TYPE_MESSAGE)
+            continue;
+        void *member = (char *)message + f->offset, *quantifier = (char *)message + f->quantifier_offset;
+        if (f->label == PROTOBUF_C_LABEL_REPEATED) {
+            if (at->item < *(size_t *)quantifier)
+                return (*(ProtobufCMessage ***)member)[at->item++];
+        } else if (at->item == 0) {
+            bool other = f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF && *(uint32_t *)quantifier != f->id;
+            at->item = 1;
+            if (!other && *(ProtobufCMessage **)member)
+                return *(ProtobufCMessage **)member;
+        }
+    }
+    return NULL;
+}
+
+/* Fields of newer versions are dropped, all the way down: protobuf-c would pass them on with whatever we
+ * make of the message, into rows and replies, and packs some of them (number 0) so that nobody can read
+ * the message again. Types are not recursive, so the depth is the protocol's. */
+static void keep_known(ProtobufCMessage *message)
+{
+    struct walk at = {0};
+    ProtobufCMessage *part;
+    drop_unknown(message);
+    while ((part = next_part(message, &at)))
+        keep_known(part);
+}
+
 ProtobufCMessage *wire_unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t len)
 {
     if (len > WIRE_UNPACK_MAX)
         return NULL;
     struct counted counted = {.cap = wire_unpack_cap(len)};
     ProtobufCAllocator allocator = {counted_alloc, counted_free, &counted};
-    return protobuf_c_message_unpack(type, &allocator, len, data ? data : "");
+    ProtobufCMessage *message = protobuf_c_message_unpack(type, &allocator, len, data ? data : "");
+    if (message)
+        keep_known(message);
+    return message;
 }
 
 void wire_free(ProtobufCMessage *message)

@@ -2,7 +2,8 @@
  *
  * A frame is 4 bytes big-endian length (1..limit), then a packed mu.Frame. Decoding holds at most
  * wire_unpack_cap(length) bytes at any time, whatever the bytes say. A frame of a kind that a newer
- * peer knows decodes with kind_case MU__FRAME__KIND__NOT_SET: ignore it.
+ * peer knows decodes with kind_case MU__FRAME__KIND__NOT_SET: ignore it. Fields that are not known
+ * here are dropped: what a peer said can be kept and passed on as it is.
  */
 #ifndef MUSTER_WIRE_FRAME_H
 #define MUSTER_WIRE_FRAME_H

@@ -82,6 +82,17 @@ static void test_broken(void)
     is_int(decode("\0\0\0\3\xa2\x06\x00", 7, FRAME_MAX, &err), 1,
            "a kind that only newer versions know is decoded");
 
+    /* Frame.request.job_create.spec with a field 0 and a field 1000 in it. */
+    Mu__Frame *frame = NULL;
+    size_t used;
+    struct buf again = BUF_INIT;
+    const char unknown[] = "\0\0\0\x0f\x12\x0d\x1a\x0b\x0a\x09\x80\x00\x01\xc0\x3e\x01\x40\xd0\x0f";
+    is_int(frame_decode(unknown, sizeof unknown - 1, FRAME_MAX, &frame, &used, &err), 1,
+           "fields unknown here pass");
+    ok(frame_encode(frame, &again, &err) == 0 && again.len == used - 6, "but are not passed on");
+    frame_free(frame);
+    buf_free(&again);
+
     /* Two kinds in one frame, and a kind twice: the last one holds, nothing leaks. */
     is_int(decode("\0\0\0\4\x0a\x00\x12\x00", 8, FRAME_MAX, &err), 1, "two kinds in one frame");
     is_int(decode("\0\0\0\x08\x0a\x02\x1a\x00\x0a\x02\x1a\x00", 12, FRAME_MAX, &err), 1, "one kind twice");
