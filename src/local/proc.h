@@ -46,23 +46,23 @@ int proc_start(struct proc *p, const struct cluster *c, const struct proc_spec *
                struct error *err);
 int proc_started(struct proc *p, const struct cluster *c, int report, struct error *err);
 
-             /* Looks whether the process of the pid file lives and takes it over. true: it does. */
-             bool proc_adopt(struct proc *p, const struct cluster *c);
-             /* The same without taking it over: its number, or 0. */
-             pid_t proc_peek(const struct cluster *c, const char *name);
+/* Looks whether the process of the pid file lives and takes it over. true: it does. */
+bool proc_adopt(struct proc *p, const struct cluster *c);
+/* The same without taking it over: its number, or 0. */
+pid_t proc_peek(const struct cluster *c, const char *name);
 
-             bool proc_alive(const struct proc *p);
-             int proc_signal(const struct proc *p, int sig); /* not running: no-op */
-             /* Waits until it has ended, at most `ms`. true: it has; p->pid is 0 then, the pid file is gone,
-              * and, if it was a child, *status (may be NULL) holds what waitpid() says, else -1. */
-             bool proc_wait(struct proc *p, const struct cluster *c, int ms, int *status);
-             /* SIGTERM, at most `ms` of patience, SIGKILL, wait. */
-             void proc_end(struct proc *p, const struct cluster *c, int ms);
-             /* Forgets a process that has ended: closes, removes the pid file. */
-             void proc_clear(struct proc *p, const struct cluster *c);
+bool proc_alive(const struct proc *p);
+int proc_signal(const struct proc *p, int sig); /* not running: no-op */
+/* Waits until it has ended, at most `ms`. true: it has; p->pid is 0 then, the pid file is gone,
+ * and, if it was a child, *status (may be NULL) holds what waitpid() says, else -1. */
+bool proc_wait(struct proc *p, const struct cluster *c, int ms, int *status);
+/* SIGTERM, at most `ms` of patience, SIGKILL, wait. */
+void proc_end(struct proc *p, const struct cluster *c, int ms);
+/* Forgets a process that has ended: closes, removes the pid file. */
+void proc_clear(struct proc *p, const struct cluster *c);
 
-             /* The last line that NAME has logged, for "could not start" messages; "" if none. Static
-              * storage. */
-             const char *proc_last_words(const struct cluster *c, const char *name);
+/* The last line that NAME has logged, for "could not start" messages; "" if none. Static
+ * storage. */
+const char *proc_last_words(const struct cluster *c, const char *name);
 
 #endif
