@@ -21,14 +21,24 @@
 #define SHOWN_LONG_MAX 2000
 #define NAMES_MAX 10000 /* names in one list */
 
+static struct {
+    void **list; /* reachable until the end, so nothing is lost; freeing at exit would only cost time */
+    size_t count, cap;
+} kept;
+
 void *cli_keep(void *p)
 {
-    /* Reachable until the end, so nothing is lost; freeing at exit would only cost time. */
-    static void **kept;
-    static size_t count, cap;
-    kept = xgrow(kept, &cap, count + 1, sizeof *kept);
-    kept[count++] = p;
+    kept.list = xgrow(kept.list, &kept.cap, kept.count + 1, sizeof *kept.list);
+    kept.list[kept.count++] = p;
     return p;
+}
+
+void cli_release(void)
+{
+    for (size_t i = 0; i < kept.count; i++)
+        free(kept.list[i]);
+    free(kept.list);
+    memset(&kept, 0, sizeof kept);
 }
 
 /* At most about `max` bytes of text, control characters as \xNN, whole UTF-8 characters. */

@@ -79,5 +79,7 @@ const char *shown_long(const char *text); /* about 2000 */
 
 /* Remembers an allocation that lives until the program ends. Returns it. */
 void *cli_keep(void *p);
+/* Frees them all: for programs that read many command lines (the fuzz target). */
+void cli_release(void);
 
 #endif
