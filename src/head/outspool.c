@@ -1,0 +1,342 @@
+/* outspool.c - one entry for each attempt that has printed or is about to end. Files are opened at
+ * the first byte, so a task that prints nothing costs nothing; the longest unused are closed. */
+#include "head/outspool.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/spool.h"
+#include "head/nodelink.h"
+#include "head/waits.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/queue.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uthash.h>
+
+#define SPOOL_FOLDER "spool"
+#define WINDOW (512u * 1024)
+#define OPEN_MAX_FILES 256
+#define KEEP_LOOK_MS 1000
+#define KEEP_MS_MAX 30000 /* an end is not kept back longer than this without any output coming */
+
+struct outspool {
+    uint64_t attempt, job;
+    uint32_t task;
+    char node[65];
+    struct spool spool;
+    bool open;
+    uint64_t total;    /* bytes noted */
+    uint64_t credited; /* the agent may send up to here */
+    Mu__AttemptReport *kept;
+    int64_t moved_ms;
+    TAILQ_ENTRY(outspool) used; /* while open: least recently used first */
+    UT_hash_handle hh;
+};
+
+struct outspools {
+    struct head *head;
+    int dirfd;
+    struct outspool *by_attempt;
+    TAILQ_HEAD(, outspool) opened;
+    size_t open_count;
+    int64_t complained_ms;
+    struct event *look;
+};
+
+static void path_of(char out[64], uint64_t job, uint32_t task, uint64_t attempt)
+{
+    snprintf(out, 64, "%llu/%u.%llu", (unsigned long long)job, task, (unsigned long long)attempt);
+}
+
+/* ---- entries ---- */
+
+static void close_file(struct outspools *all, struct outspool *o)
+{
+    if (!o->open)
+        return;
+    o->open = false;
+    spool_close(&o->spool);
+    TAILQ_REMOVE(&all->opened, o, used);
+    all->open_count--;
+}
+
+static void kept_free(struct outspool *o)
+{
+    if (o->kept)
+        mu__attempt_report__free_unpacked(o->kept, NULL);
+    o->kept = NULL;
+}
+
+static void entry_free(struct outspools *all, struct outspool *o)
+{
+    close_file(all, o);
+    kept_free(o);
+    HASH_DEL(all->by_attempt, o);
+    free(o);
+}
+
+/* The entry of an attempt whose first node is `node` and whose output comes here; NULL: there is none. */
+static struct outspool *entry_of(struct outspools *all, uint64_t attempt, const char *node)
+{
+    struct outspool *o;
+    HASH_FIND(hh, all->by_attempt, &attempt, sizeof attempt, o);
+    if (o)
+        return strcasecmp(o->node, node) ? NULL : o;
+    const Mu__Attempt *a = core_attempt(all->head->core, attempt);
+    if (!a || !a->n_nodes || strcasecmp(a->nodes[0]->node, node))
+        return NULL;
+    const Mu__Task *task = core_task(all->head->core, a->job_id, a->task_id);
+    if (!task || (task->spec && *task->spec->stdout_path))
+        return NULL;
+    o = xcalloc(1, sizeof *o);
+    o->attempt = attempt;
+    o->job = a->job_id;
+    o->task = a->task_id;
+    snprintf(o->node, sizeof o->node, "%s", node);
+    struct spool before; /* of an earlier head */
+    char path[64];
+    path_of(path, o->job, o->task, o->attempt);
+    if (spool_open_read(&before, all->dirfd, path, NULL) == 0) {
+        o->total = before.total;
+        spool_close(&before);
+    }
+    HASH_ADD(hh, all->by_attempt, attempt, sizeof o->attempt, o);
+    return o;
+}
+
+static int open_file(struct outspools *all, struct outspool *o, struct error *err)
+{
+    char path[64], folder[32];
+    if (o->open) {
+        TAILQ_REMOVE(&all->opened, o, used);
+        TAILQ_INSERT_TAIL(&all->opened, o, used);
+        return 0;
+    }
+    snprintf(folder, sizeof folder, "%llu", (unsigned long long)o->job);
+    if (mkdirat(all->dirfd, folder, 0700) && errno != EEXIST)
+        return error_sys(err, "cannot make folder " SPOOL_FOLDER "/%s", folder);
+    path_of(path, o->job, o->task, o->attempt);
+    if (spool_open(&o->spool, all->dirfd, path, SPOOL_HEAD_DEFAULT, SPOOL_TAIL_DEFAULT, err))
+        return -1;
+    o->open = true;
+    TAILQ_INSERT_TAIL(&all->opened, o, used);
+    if (++all->open_count > OPEN_MAX_FILES)
+        close_file(all, TAILQ_FIRST(&all->opened));
+    return 0;
+}
+
+/* ---- the stream ---- */
+
+static void give_credit(struct nodelink *link, struct outspool *o)
+{
+    o->credited = o->total + WINDOW;
+    nodelink_credit(link, o->attempt, o->total, WINDOW);
+}
+
+void outspools_credit(struct outspools *outspools, struct nodelink *link, uint64_t attempt)
+{
+    struct outspool *o = entry_of(outspools, attempt, nodelink_name(link));
+    if (o)
+        give_credit(link, o);
+}
+
+static void release_kept(struct outspools *all, struct outspool *o)
+{
+    Mu__AttemptReport *report = o->kept;
+    char node[65];
+    snprintf(node, sizeof node, "%s", o->node);
+    o->kept = NULL;
+    nodelink_report(all->head, node, report);
+    mu__attempt_report__free_unpacked(report, NULL);
+}
+
+void outspools_chunk(struct outspools *outspools, struct nodelink *link, const Mu__OutputChunk *chunk)
+{
+    struct error err;
+    struct outspool *o = entry_of(outspools, chunk->attempt, nodelink_name(link));
+    if (!o || chunk->data.len == 0)
+        return; /* of an attempt that is over */
+    if (chunk->offset > UINT64_MAX / 2)
+        return;
+    if (open_file(outspools, o, &err) || spool_write_at(&o->spool, chunk->offset, chunk->data.data, chunk->data.len, &err)) {
+        if (clock_boot_ms() - outspools->complained_ms > 60000)
+            log_error("output of task %llu.%u: %s", (unsigned long long)o->job, o->task, err.text);
+        outspools->complained_ms = clock_boot_ms();
+        close_file(outspools, o);
+        nodelink_resync(link);
+        return;
+    }
+    o->total = o->spool.total;
+    o->moved_ms = clock_boot_ms();
+    if (o->credited < o->total + WINDOW / 2)
+        give_credit(link, o);
+    waits_job(outspools->head->waits, o->job);
+    if (o->kept && o->total >= o->kept->output_total)
+        release_kept(outspools, o);
+}
+
+static Mu__AttemptReport *report_copy(const Mu__AttemptReport *report)
+{
+    size_t len = mu__attempt_report__get_packed_size(report);
+    uint8_t *bytes = xmalloc(len + 1);
+    mu__attempt_report__pack(report, bytes);
+    Mu__AttemptReport *copy = mu__attempt_report__unpack(NULL, len, bytes);
+    free(bytes);
+    return copy;
+}
+
+bool outspools_keep_back(struct outspools *outspools, struct nodelink *link, const Mu__AttemptReport *report)
+{
+    if (report->phase < MU__ATTEMPT_PHASE__PHASE_ENDED || report->output_total == 0)
+        return false;
+    struct outspool *o = entry_of(outspools, report->attempt, nodelink_name(link));
+    if (!o || o->total >= report->output_total)
+        return false;
+    if (!o->kept)
+        o->moved_ms = clock_boot_ms();
+    kept_free(o);
+    o->kept = report_copy(report);
+    struct timeval tv = {.tv_sec = KEEP_LOOK_MS / 1000};
+    if (!event_pending(outspools->look, EV_TIMEOUT, NULL))
+        event_add(outspools->look, &tv);
+    return true;
+}
+
+static void on_look(evutil_socket_t fd, short what, void *arg)
+{
+    struct outspools *all = arg;
+    struct outspool *o, *tmp;
+    int64_t now = clock_boot_ms();
+    bool more = false;
+    HASH_ITER(hh, all->by_attempt, o, tmp)
+    {
+        if (!o->kept)
+            continue;
+        if (now - o->moved_ms > KEEP_MS_MAX) {
+            log_warn("task %llu.%u ended on %s, and the rest of its output does not come", (unsigned long long)o->job,
+                     o->task, o->node);
+            release_kept(all, o);
+        } else {
+            more = true;
+        }
+    }
+    if (more)
+        event_add(all->look, &(struct timeval){.tv_sec = KEEP_LOOK_MS / 1000});
+}
+
+void outspools_link_gone(struct outspools *outspools, const char *node)
+{
+    struct outspool *o, *tmp;
+    HASH_ITER(hh, outspools->by_attempt, o, tmp)
+    if (o->kept && !strcasecmp(o->node, node))
+        kept_free(o);
+}
+
+/* ---- reading ---- */
+
+int outspool_read(struct outspools *outspools, const Mu__Task *task, uint32_t max, uint64_t *offset,
+                  struct buf *data, uint64_t *total, struct error *err)
+{
+    struct spool s;
+    struct error why;
+    char path[64];
+    uint64_t at = *offset, skipped;
+    *total = 0;
+    if (!task->attempt)
+        return 0;
+    path_of(path, task->job_id, task->id, task->attempt);
+    if (spool_open_read(&s, outspools->dirfd, path, &why))
+        return why.code == ERR_NOT_FOUND ? 0 : error_set(err, why.code, "%s", why.text);
+    *total = s.total;
+    ssize_t n = 0;
+    for (bool first = true; data->len < max; first = false) {
+        uint64_t before = at;
+        n = spool_read(&s, &at, buf_reserve(data, max - data->len), max - data->len, &skipped, err);
+        if (n <= 0 || (!first && skipped))
+            break;
+        if (first)
+            *offset = before + skipped;
+        buf_added(data, (size_t)n);
+    }
+    spool_close(&s);
+    return n < 0 ? -1 : 0;
+}
+
+/* ---- life ---- */
+
+void outspools_attempt_gone(struct outspools *outspools, uint64_t attempt)
+{
+    struct outspool *o;
+    HASH_FIND(hh, outspools->by_attempt, &attempt, sizeof attempt, o);
+    if (o)
+        entry_free(outspools, o);
+}
+
+void outspools_job_gone(struct outspools *outspools, uint64_t job)
+{
+    struct error err;
+    char folder[32];
+    snprintf(folder, sizeof folder, "%llu", (unsigned long long)job);
+    if (file_remove_tree(outspools->dirfd, folder, &err))
+        log_warn("output of job %s: %s", folder, err.text);
+}
+
+struct outspools *outspools_create(struct head *head, struct error *err)
+{
+    struct outspools *all = xcalloc(1, sizeof *all);
+    all->head = head;
+    TAILQ_INIT(&all->opened);
+    all->complained_ms = -60001;
+    all->look = event_new(head->base, -1, 0, on_look, all);
+    if (mkdirat(head->dirfd, SPOOL_FOLDER, 0700) && errno != EEXIST) {
+        all->dirfd = -1;
+        error_sys(err, "cannot make folder %s/" SPOOL_FOLDER, head->dir);
+    } else {
+        all->dirfd = openat(head->dirfd, SPOOL_FOLDER, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (all->dirfd < 0)
+            error_sys(err, "cannot open folder %s/" SPOOL_FOLDER, head->dir);
+    }
+    if (all->dirfd >= 0 && all->look)
+        return all;
+    outspools_destroy(all);
+    return NULL;
+}
+
+void outspools_sweep(struct outspools *outspools)
+{
+    int fd = openat(outspools->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    for (struct dirent *e; (e = readdir(dir));) {
+        char *end;
+        uint64_t job = strtoull(e->d_name, &end, 10);
+        if (job && !*end && !core_job(outspools->head->core, job))
+            outspools_job_gone(outspools, job);
+    }
+    closedir(dir);
+}
+
+void outspools_destroy(struct outspools *outspools)
+{
+    struct outspool *o, *tmp;
+    if (!outspools)
+        return;
+    HASH_ITER(hh, outspools->by_attempt, o, tmp)
+    entry_free(outspools, o);
+    if (outspools->dirfd >= 0)
+        close(outspools->dirfd);
+    if (outspools->look)
+        event_free(outspools->look);
+    free(outspools);
+}

@@ -1,0 +1,264 @@
+/* session.c - accepts clients, greets them, and keeps each within bounds.
+ *
+ * Back-pressure: a client that has too many unanswered requests, or does not read its replies, is
+ * not read from until it has caught up. Replies leave the link without a word to us, so a timer
+ * looks at paused sessions while there are any. */
+#include "head/session.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "head/loop.h"
+#include "head/owner.h"
+#include "head/request.h"
+#include "head/waits.h"
+#include "wire/frame.h"
+#include "wire/listener.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SESSIONS_MAX 8192
+#define UNANSWERED_MAX 16384
+#define UNSENT_MAX (16u * 1024 * 1024)
+#define PAUSED_LOOK_MS 50
+#define SOCKET_MODE 0666 /* who a client is comes from the kernel, not from the file's mode */
+
+struct sessions {
+    struct head *head;
+    struct listener *listener;
+    struct event *look;
+    LIST_HEAD(session_list, session) list;
+    size_t count;
+    bool choked;
+    bool looking;
+    bool shut;
+};
+
+struct session *session_ref(struct session *session)
+{
+    session->refs++;
+    return session;
+}
+
+void session_unref(struct session *session)
+{
+    if (--session->refs)
+        return;
+    if (session->owner)
+        mu__owner__free_unpacked(session->owner, NULL);
+    free(session);
+}
+
+/* The link is over or about to be: nothing may reach it any more. */
+static void session_gone(struct session *s)
+{
+    struct sessions *all = s->head->sessions;
+    s->link = NULL;
+    waits_session_gone(s->head->waits, s);
+    LIST_REMOVE(s, next);
+    if (all->count-- == SESSIONS_MAX)
+        listener_pause(all->listener, all->shut);
+    session_unref(s);
+}
+
+static void update_pause(struct session *s)
+{
+    struct sessions *all = s->head->sessions;
+    if (!s->link)
+        return;
+    bool behind = s->unanswered >= UNANSWERED_MAX || link_unsent(s->link) > UNSENT_MAX;
+    bool pause = behind || all->choked;
+    if (behind && !all->looking) {
+        struct timeval tv = {.tv_usec = PAUSED_LOOK_MS * 1000};
+        all->looking = true;
+        event_add(all->look, &tv);
+    }
+    if (pause != s->paused)
+        link_pause(s->link, s->paused = pause);
+}
+
+static void on_look(evutil_socket_t fd, short what, void *arg)
+{
+    struct sessions *all = arg;
+    struct session *s;
+    all->looking = false;
+    LIST_FOREACH(s, &all->list, next)
+    if (s->paused)
+        update_pause(s);
+}
+
+void session_send(struct session *session, const struct buf *frame)
+{
+    session->unanswered--;
+    if (!session->link)
+        return;
+    link_send_packed(session->link, frame->data, frame->len);
+    update_pause(session);
+}
+
+bool session_owns(const struct session *session, const Mu__Owner *owner)
+{
+    return session->admin || (owner && owner->uid == session->owner->uid);
+}
+
+/* ---- greeting ---- */
+
+static void send_hello(struct session *s, const struct error *err)
+{
+    Mu__Hello hello = MU__HELLO__INIT;
+    Mu__ErrorReply error = MU__ERROR_REPLY__INIT;
+    Mu__Frame frame = MU__FRAME__INIT;
+    hello.protocol = hello.protocol_min = 1;
+    hello.software = (char *)"muster-head " MUSTER_VERSION;
+    hello.role = MU__ROLE__ROLE_HEAD;
+    hello.cluster = s->head->cluster;
+    hello.generation = s->head->generation;
+    if (err) {
+        error.code = err->code;
+        error.text = (char *)err->text;
+        hello.error = &error;
+    }
+    frame.kind_case = MU__FRAME__KIND_HELLO;
+    frame.hello = &hello;
+    link_send(s->link, &frame);
+}
+
+static void refuse(struct session *s, const struct error *err)
+{
+    struct link *link = s->link;
+    log_info("client %s is refused: %s", link_peer_text(link), err->text);
+    send_hello(s, err);
+    session_gone(s);
+    link_close_flushed(link);
+}
+
+static void on_hello(struct session *s, const Mu__Hello *hello)
+{
+    struct error err;
+    if (hello->protocol_min > 1 || hello->protocol < 1) {
+        error_set(&err, ERR_VERSION, "the client speaks protocol %u to %u, this head speaks 1", hello->protocol_min,
+                  hello->protocol);
+        refuse(s, &err);
+        return;
+    }
+    s->greeted = true;
+    link_limit(s->link, FRAME_MAX);
+    send_hello(s, NULL);
+}
+
+static void on_frame(struct link *link, Mu__Frame *frame, void *arg)
+{
+    struct session *s = arg;
+    if (!s->greeted && frame->kind_case == MU__FRAME__KIND_HELLO) {
+        on_hello(s, frame->hello);
+    } else if (s->greeted && frame->kind_case == MU__FRAME__KIND_REQUEST) {
+        s->unanswered++;
+        request_handle(s, frame->request);
+        update_pause(s);
+    } else {
+        struct error err;
+        error_set(&err, ERR_PROTOCOL, "%s", s->greeted ? "only requests may follow Hello" : "Hello must come first");
+        refuse(s, &err);
+    }
+}
+
+static void on_closed(struct link *link, const struct error *err, void *arg)
+{
+    struct session *s = arg;
+    log_debug("client %s: %s", link_peer_text(link), err->text);
+    session_gone(s);
+}
+
+static const struct link_ops session_ops = {.on_frame = on_frame, .on_closed = on_closed};
+
+static int identify(struct session *s, struct error *err)
+{
+    gid_t gid;
+    pid_t pid;
+    if (link_peer_cred(s->link, &s->uid, &gid, &pid))
+        return error_sys(err, "cannot tell who the client is");
+    s->owner = owner_lookup(s->head->owners, s->uid, gid, &s->admin, err);
+    return s->owner ? 0 : -1;
+}
+
+static void on_accept(struct listener *listener, int fd, void *arg)
+{
+    struct sessions *all = arg;
+    struct error err;
+    struct session *s = xcalloc(1, sizeof *s);
+    s->head = all->head;
+    s->refs = 1;
+    LIST_INIT(&s->waits);
+    s->link = link_accept(all->head->base, fd, NULL, &session_ops, s, &err);
+    if (!s->link) {
+        log_warn("cannot take a client: %s", err.text);
+        session_unref(s);
+        return;
+    }
+    LIST_INSERT_HEAD(&all->list, s, next);
+    if (++all->count == SESSIONS_MAX)
+        listener_pause(all->listener, true);
+    if (identify(s, &err)) {
+        refuse(s, &err);
+        return;
+    }
+    update_pause(s);
+}
+
+/* ---- life ---- */
+
+struct sessions *sessions_create(struct head *head, struct error *err)
+{
+    struct sessions *all = xcalloc(1, sizeof *all);
+    all->head = head;
+    LIST_INIT(&all->list);
+    all->look = event_new(head->base, -1, 0, on_look, all);
+    all->listener = listener_unix(head->base, head->socket_path, SOCKET_MODE, on_accept, all, err);
+    if (all->listener && all->look)
+        return all;
+    sessions_destroy(all);
+    return NULL;
+}
+
+void sessions_destroy(struct sessions *sessions)
+{
+    struct session *s, *next;
+    if (!sessions)
+        return;
+    for (s = LIST_FIRST(&sessions->list); s; s = next) {
+        next = LIST_NEXT(s, next);
+        link_close(s->link);
+        waits_session_gone(s->head->waits, s);
+        LIST_REMOVE(s, next);
+        s->link = NULL;
+        session_unref(s);
+    }
+    listener_free(sessions->listener);
+    if (sessions->look)
+        event_free(sessions->look);
+    free(sessions);
+}
+
+void sessions_shut(struct sessions *sessions)
+{
+    sessions->shut = true;
+    listener_pause(sessions->listener, true);
+}
+
+void sessions_close(struct sessions *sessions)
+{
+    struct session *s;
+    while ((s = LIST_FIRST(&sessions->list))) {
+        struct link *link = s->link;
+        session_gone(s);
+        link_close_flushed(link);
+    }
+}
+
+void sessions_choke(struct sessions *sessions, bool choke)
+{
+    struct session *s;
+    sessions->choked = choke;
+    LIST_FOREACH(s, &sessions->list, next)
+    update_pause(s);
+}

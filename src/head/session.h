@@ -1,0 +1,45 @@
+/* session.h - one client on the unix socket.
+ *
+ * Who it is comes from the kernel once, at accept. A session lives as long as its link, or as
+ * something refers to it (a held reply): then its link is NULL and what is sent goes nowhere.
+ */
+#ifndef MUSTER_HEAD_SESSION_H
+#define MUSTER_HEAD_SESSION_H
+
+#include "base/buf.h"
+#include "head/head.h"
+#include "proto/wire.pb-c.h"
+#include "wire/link.h"
+
+#include <sys/queue.h>
+
+struct wait;
+struct session {
+    LIST_ENTRY(session) next;
+    struct head *head;
+    struct link *link; /* NULL: gone */
+    unsigned refs;
+    uid_t uid;
+    Mu__Owner *owner;   /* whom its jobs belong to */
+    bool admin;
+    bool greeted;       /* Hello came */
+    bool paused;
+    uint32_t unanswered;
+    uint32_t wait_count;
+    LIST_HEAD(, wait) waits; /* waits.c's */
+};
+
+/* Binds head->socket_path. Clients that come before the loop runs wait in the kernel's queue. */
+struct sessions *sessions_create(struct head *head, struct error *err);
+void sessions_destroy(struct sessions *sessions); /* NULL is fine */
+void sessions_shut(struct sessions *sessions);    /* no new ones */
+void sessions_close(struct sessions *sessions);   /* all, after what was sent has left */
+void sessions_choke(struct sessions *sessions, bool choke);
+
+struct session *session_ref(struct session *session);
+void session_unref(struct session *session);
+/* An encoded Reply frame, which answers one request. */
+void session_send(struct session *session, const struct buf *frame);
+bool session_owns(const struct session *session, const Mu__Owner *owner); /* or is an admin */
+
+#endif
