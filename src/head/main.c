@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "head/confine.h"
 #include "head/door.h"
 #include "head/head.h"
 #include "head/held.h"
@@ -26,7 +27,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -77,14 +77,6 @@ static int become(const struct account *a, struct error *err)
         return 0;
     if (initgroups(a->name, a->gid) || setresgid(a->gid, a->gid, a->gid) || setresuid(a->uid, a->uid, a->uid))
         return error_sys(err, "cannot become user %s", a->name);
-    return 0;
-}
-
-/* Nothing the head does later needs more power than it has now, and its memory holds keys. */
-static int confine(struct error *err)
-{
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
-        return error_sys(err, "cannot give up privileges");
     return 0;
 }
 
@@ -235,6 +227,15 @@ static int open_parts(struct head *h, struct error *err)
     return 0;
 }
 
+/* Before the store is opened, so that its thread is confined as well. */
+static int confine_self(struct head *h, struct error *err)
+{
+    char *copy = xstrdup(h->socket_path);
+    int rc = confine_access(h->dir, dirname(copy), err);
+    free(copy);
+    return rc;
+}
+
 static int start(struct head *h, const struct options *o, const struct account *a, struct error *err)
 {
     char pid[32];
@@ -248,7 +249,7 @@ static int start(struct head *h, const struct options *o, const struct account *
     h->owners = owners_create(h);
     if (!(h->door = door_create(h, o->listen, err)) || !(h->sessions = sessions_create(h, err)))
         return -1;
-    if ((a && become(a, err)) || confine(err))
+    if ((a && become(a, err)) || confine_process(err) || confine_self(h, err))
         return -1;
     if (note(h, "head.pid", pid, err) || open_parts(h, err) || note(h, "listen", h->listen_text, err))
         return -1;
@@ -296,6 +297,7 @@ static int run(const struct options *o)
         snprintf(h.host, sizeof h.host, "localhost");
     log_open("muster-head", 2);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a full disk, not a death */
     raise_limits();
     if (start(&h, o, o->user ? &account : NULL, &err)) {
         stop(&h);
