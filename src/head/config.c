@@ -31,8 +31,7 @@ static int take_admins(struct config *c, json_t *value, struct error *err)
     if (!json_is_array(value) || json_array_size(value) > CONFIG_LIST_MAX)
         return error_set(err, ERR_USAGE, CONFIG_FILE ": \"admins\" must be a list of user names");
     c->admins = xcalloc(json_array_size(value) + 1, sizeof *c->admins);
-    json_array_foreach(value, i, name)
-    {
+    json_array_foreach (value, i, name) {
         if (!json_is_string(name))
             return error_set(err, ERR_USAGE, CONFIG_FILE ": \"admins\" must be a list of user names");
         c->admins[c->admin_count++] = xstrdup(json_string_value(name));
@@ -47,10 +46,10 @@ static int take_map(struct config *c, json_t *value, struct error *err)
     if (!json_is_object(value) || json_object_size(value) > CONFIG_LIST_MAX)
         return error_set(err, ERR_USAGE, CONFIG_FILE ": \"map\" must be an object {\"user\": \"account\"}");
     c->map = xcalloc(json_object_size(value) + 1, sizeof *c->map);
-    json_object_foreach(value, from, to)
-    {
+    json_object_foreach (value, from, to) {
         if (!json_is_string(to))
-            return error_set(err, ERR_USAGE, CONFIG_FILE ": \"map\": the account of \"%s\" must be a name", from);
+            return error_set(err, ERR_USAGE, CONFIG_FILE ": \"map\": the account of \"%s\" must be a name",
+                             from);
         c->map[c->map_count++] = (struct config_map){xstrdup(from), xstrdup(json_string_value(to))};
     }
     return 0;
@@ -111,8 +110,7 @@ int config_load(struct config *config, int dirfd, struct error *err)
     int rc = 0;
     const char *key;
     json_t *value;
-    json_object_foreach(root, key, value)
-    {
+    json_object_foreach (root, key, value) {
         if ((rc = take_key(config, key, value, err)))
             break;
     }

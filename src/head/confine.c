@@ -22,14 +22,38 @@
      LANDLOCK_ACCESS_FS_MAKE_SYM)
 
 static const int never[] = {
-    SCMP_SYS(execve),      SCMP_SYS(execveat),     SCMP_SYS(ptrace),        SCMP_SYS(process_vm_readv),
-    SCMP_SYS(mount),       SCMP_SYS(umount2),      SCMP_SYS(move_mount),    SCMP_SYS(open_tree),
-    SCMP_SYS(pivot_root),  SCMP_SYS(chroot),       SCMP_SYS(setns),         SCMP_SYS(unshare),
-    SCMP_SYS(bpf),         SCMP_SYS(kexec_load),   SCMP_SYS(init_module),   SCMP_SYS(finit_module),
-    SCMP_SYS(reboot),      SCMP_SYS(swapon),       SCMP_SYS(swapoff),       SCMP_SYS(settimeofday),
-    SCMP_SYS(setuid),      SCMP_SYS(setgid),       SCMP_SYS(setresuid),     SCMP_SYS(setresgid),
-    SCMP_SYS(setgroups),   SCMP_SYS(mknodat),      SCMP_SYS(open_by_handle_at), SCMP_SYS(userfaultfd),
-    SCMP_SYS(keyctl),      SCMP_SYS(add_key),      SCMP_SYS(request_key),   SCMP_SYS(perf_event_open),
+    SCMP_SYS(execve),
+    SCMP_SYS(execveat),
+    SCMP_SYS(ptrace),
+    SCMP_SYS(process_vm_readv),
+    SCMP_SYS(mount),
+    SCMP_SYS(umount2),
+    SCMP_SYS(move_mount),
+    SCMP_SYS(open_tree),
+    SCMP_SYS(pivot_root),
+    SCMP_SYS(chroot),
+    SCMP_SYS(setns),
+    SCMP_SYS(unshare),
+    SCMP_SYS(bpf),
+    SCMP_SYS(kexec_load),
+    SCMP_SYS(init_module),
+    SCMP_SYS(finit_module),
+    SCMP_SYS(reboot),
+    SCMP_SYS(swapon),
+    SCMP_SYS(swapoff),
+    SCMP_SYS(settimeofday),
+    SCMP_SYS(setuid),
+    SCMP_SYS(setgid),
+    SCMP_SYS(setresuid),
+    SCMP_SYS(setresgid),
+    SCMP_SYS(setgroups),
+    SCMP_SYS(mknodat),
+    SCMP_SYS(open_by_handle_at),
+    SCMP_SYS(userfaultfd),
+    SCMP_SYS(keyctl),
+    SCMP_SYS(add_key),
+    SCMP_SYS(request_key),
+    SCMP_SYS(perf_event_open),
     SCMP_SYS(process_vm_writev),
 };
 
@@ -60,7 +84,8 @@ static int confine_files(const char *dir, const char *socket_folder, struct erro
         return 0;
     }
     int rc = allow(rules, dir, WRITES, err) ||
-                     allow(rules, socket_folder, LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_REMOVE_FILE, err)
+                     allow(rules, socket_folder,
+                           LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_REMOVE_FILE, err)
                  ? -1
                  : 0;
     if (!rc && syscall(SYS_landlock_restrict_self, rules, 0))

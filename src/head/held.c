@@ -94,8 +94,8 @@ void held_job_gone(struct held *held, uint64_t job)
 void held_seal(struct held *held, uint64_t batch)
 {
     struct item *item;
-    STAILQ_FOREACH(item, &held->turn, next)
-    item->batch = batch;
+    STAILQ_FOREACH (item, &held->turn, next)
+        item->batch = batch;
     STAILQ_CONCAT(&held->queue, &held->turn);
 }
 

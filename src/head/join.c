@@ -51,11 +51,12 @@ struct joins {
 int node_name_check(const char *name, struct error *err)
 {
     size_t len = strlen(name);
-    if (len >= 1 && len <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == len && name[0] != '-' &&
-        name[0] != '_' && name[0] != '.')
+    if (len >= 1 && len <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == len &&
+        name[0] != '-' && name[0] != '_' && name[0] != '.')
         return 0;
     return error_set(err, ERR_USAGE,
-                     "node name \"%.64s\": 1 to 63 of a-z 0-9 - _ . are expected, a letter or digit first", name);
+                     "node name \"%.64s\": 1 to 63 of a-z 0-9 - _ . are expected, a letter or digit first",
+                     name);
 }
 
 /* ---- the file ---- */
@@ -101,8 +102,8 @@ static int token_from_json(struct joins *joins, json_t *item)
     const char *id, *hash, *name;
     json_int_t expires;
     int uses;
-    if (json_unpack(item, "{s:s, s:s, s:I, s:i, s:s}", "id", &id, "hash", &hash, "expires_wall_ms", &expires, "uses",
-                    &uses, "name", &name) ||
+    if (json_unpack(item, "{s:s, s:s, s:I, s:i, s:s}", "id", &id, "hash", &hash, "expires_wall_ms", &expires,
+                    "uses", &uses, "name", &name) ||
         strlen(id) >= sizeof t.token.id || strlen(name) >= sizeof t.name || uses < 1 ||
         unhex(hash, t.token.secret_hash, sizeof t.token.secret_hash))
         return -1;
@@ -128,8 +129,7 @@ static void tokens_load(struct joins *joins)
         list = json_loadb(buf_str(&text), text.len, 0, &where);
         if (!json_is_array(list))
             log_warn(TOKENS_FILE ": not readable; join tokens must be made again");
-        json_array_foreach(list, i, item)
-        {
+        json_array_foreach (list, i, item) {
             if (joins->count >= TOKENS_MAX || token_from_json(joins, item))
                 log_warn(TOKENS_FILE ": entry %zu is left out", i);
         }
@@ -155,8 +155,8 @@ static void drop_expired(struct joins *joins)
             token_remove(joins, i);
 }
 
-int token_create(struct joins *joins, const Mu__TokenCreate *request, struct buf *text, int64_t *expires_wall_ms,
-                 struct error *err)
+int token_create(struct joins *joins, const Mu__TokenCreate *request, struct buf *text,
+                 int64_t *expires_wall_ms, struct error *err)
 {
     struct live_token t = {.uses = request->uses ? request->uses : 1};
     uint32_t ttl = request->ttl_s ? request->ttl_s : TTL_S_DEFAULT;
@@ -208,8 +208,8 @@ static bool too_many_failures(struct joins *joins)
 }
 
 /* A name belongs to one machine; another one gets it only by a token made for that very name. */
-static int name_is_free(struct joins *joins, const struct live_token *t, const char *name, const char *install_id,
-                        struct error *err)
+static int name_is_free(struct joins *joins, const struct live_token *t, const char *name,
+                        const char *install_id, struct error *err)
 {
     const Mu__Node *node = core_node(joins->head->core, name);
     const char *connected = nodelink_install_id(joins->head->nodelinks, name);
@@ -217,7 +217,8 @@ static int name_is_free(struct joins *joins, const struct live_token *t, const c
     HASH_FIND_STR(joins->joined, name, j);
     if (connected && strcmp(connected, install_id))
         return error_set(err, ERR_EXISTS, "another machine is connected as node %s", name);
-    if (!*t->name && ((node && strcmp(node->install_id, install_id)) || (j && strcmp(j->install_id, install_id))))
+    if (!*t->name &&
+        ((node && strcmp(node->install_id, install_id)) || (j && strcmp(j->install_id, install_id))))
         return error_set(err, ERR_EXISTS, "node %s exists; a token made for that name can replace it", name);
     return 0;
 }
@@ -228,8 +229,7 @@ static void note_joined(struct joins *joins, const char *name, const char *insta
     HASH_FIND_STR(joins->joined, name, j);
     if (!j) {
         if (HASH_COUNT(joins->joined) >= JOINED_MAX) {
-            HASH_ITER(hh, joins->joined, j, tmp)
-            {
+            HASH_ITER (hh, joins->joined, j, tmp) {
                 HASH_DEL(joins->joined, j);
                 free(j);
             }
@@ -248,7 +248,8 @@ static int use_token(struct joins *joins, struct live_token *t, struct error *er
     return tokens_store(joins, err);
 }
 
-static int join(struct joins *joins, const Mu__JoinRequest *r, struct buf *cert, struct buf *ca, struct error *err)
+static int join(struct joins *joins, const Mu__JoinRequest *r, struct buf *cert, struct buf *ca,
+                struct error *err)
 {
     struct head *h = joins->head;
     if (node_name_check(r->name, err))
@@ -275,7 +276,8 @@ Mu__JoinReply *join_handle(struct joins *joins, const Mu__JoinRequest *request, 
     Mu__JoinReply *reply = xmalloc(sizeof *reply);
     mu__join_reply__init(reply);
     int rc = too_many_failures(joins)
-                 ? error_set(&err, ERR_UNAVAILABLE, "too many failed joins; try again in %d s", FAILURE_WINDOW_MS / 1000)
+                 ? error_set(&err, ERR_UNAVAILABLE, "too many failed joins; try again in %d s",
+                             FAILURE_WINDOW_MS / 1000)
                  : join(joins, request, &cert, &ca, &err);
     if (rc == 0) {
         log_info("node %s has joined from %s", request->name, peer);
@@ -316,8 +318,7 @@ void joins_destroy(struct joins *joins)
     struct joined *j, *tmp;
     if (!joins)
         return;
-    HASH_ITER(hh, joins->joined, j, tmp)
-    {
+    HASH_ITER (hh, joins->joined, j, tmp) {
         HASH_DEL(joins->joined, j);
         free(j);
     }

@@ -205,8 +205,8 @@ static void on_turn_end(evutil_socket_t fd, short what, void *arg)
 
 void loop_turn(struct loop *loop)
 {
-    if (loop->open && (loop->commands >= TURN_COMMANDS_MAX ||
-                       clock_boot_us() - loop->opened_us > TURN_MS_MAX * 1000))
+    if (loop->open &&
+        (loop->commands >= TURN_COMMANDS_MAX || clock_boot_us() - loop->opened_us > TURN_MS_MAX * 1000))
         turn_end(loop);
     if (loop->open)
         return;

@@ -319,7 +319,8 @@ static const struct {
     {"--dir", offsetof(struct options, dir), "DIR", "the head's private folder"},
     {"--name", offsetof(struct options, name), "NAME", "init: the cluster's name"},
     {"--socket", offsetof(struct options, socket), "PATH", "run: the unix socket for clients"},
-    {"--listen", offsetof(struct options, listen), "ADDR:PORT", "run: where agents dial; port 0 takes any free one"},
+    {"--listen", offsetof(struct options, listen), "ADDR:PORT",
+     "run: where agents dial; port 0 takes any free one"},
     {"--user", offsetof(struct options, user), "USER", "as root: become this user (name or uid)"},
 };
 static const struct {

@@ -26,9 +26,9 @@ struct nodelink {
     char name[65];
     char install_id[129];
     struct nodelinks *all;
-    struct link *link;  /* NULL: none now */
-    bool up;            /* what the core was told last */
-    int64_t heard_ms;   /* boot clock */
+    struct link *link; /* NULL: none now */
+    bool up;           /* what the core was told last */
+    int64_t heard_ms;  /* boot clock */
     int64_t closed_ms;
     Mu__NodeLoad load;
     struct order order;
@@ -181,8 +181,7 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
     struct nodelinks *all = arg;
     struct nodelink *nl, *tmp;
     int64_t now = clock_boot_ms(), beat = all->head->config.heartbeat_ms;
-    HASH_ITER(hh, all->by_name, nl, tmp)
-    {
+    HASH_ITER (hh, all->by_name, nl, tmp) {
         if (nl->link && nl->resync)
             close_link(nl, "its output could not be written; it starts again");
         nl->resync = false;
@@ -267,10 +266,11 @@ static int check_hello(struct nodelinks *all, struct link *link, const Mu__Hello
     if (!n || !*n->name || strlen(n->name) > 64 || !*n->install_id || strlen(n->install_id) > 128)
         return error_set(err, ERR_PROTOCOL, "an agent's Hello must say its name and install id");
     if (!shown || strncmp(shown, "node:", 5) || strcasecmp(shown + 5, n->name))
-        return error_set(err, ERR_DENIED, "the certificate is for %s, not for node %s", shown ? shown : "nobody",
-                         n->name);
+        return error_set(err, ERR_DENIED, "the certificate is for %s, not for node %s",
+                         shown ? shown : "nobody", n->name);
     if (n->cores == 0 || n->cores > CORES_MAX)
-        return error_set(err, ERR_USAGE, "node %s: %u cores; 1 to %d are expected", n->name, n->cores, CORES_MAX);
+        return error_set(err, ERR_USAGE, "node %s: %u cores; 1 to %d are expected", n->name, n->cores,
+                         CORES_MAX);
     if (n->port > 65535)
         return error_set(err, ERR_USAGE, "node %s: step port %u", n->name, n->port);
     struct nodelink *nl = nodelink_find(all, n->name);
@@ -379,8 +379,7 @@ void nodelinks_destroy(struct nodelinks *nodelinks)
     struct nodelink *nl, *tmp;
     if (!nodelinks)
         return;
-    HASH_ITER(hh, nodelinks->by_name, nl, tmp)
-    {
+    HASH_ITER (hh, nodelinks->by_name, nl, tmp) {
         HASH_DEL(nodelinks->by_name, nl);
         link_close(nl->link);
         order_clear(&nl->order);
@@ -394,16 +393,15 @@ void nodelinks_destroy(struct nodelinks *nodelinks)
 void nodelinks_choke(struct nodelinks *nodelinks, bool choke)
 {
     struct nodelink *nl, *tmp;
-    HASH_ITER(hh, nodelinks->by_name, nl, tmp)
-    if (nl->link)
-        link_pause(nl->link, choke);
+    HASH_ITER (hh, nodelinks->by_name, nl, tmp)
+        if (nl->link)
+            link_pause(nl->link, choke);
 }
 
 void nodelinks_close_all(struct nodelinks *nodelinks)
 {
     struct nodelink *nl, *tmp;
-    HASH_ITER(hh, nodelinks->by_name, nl, tmp)
-    {
+    HASH_ITER (hh, nodelinks->by_name, nl, tmp) {
         struct link *link = nl->link;
         if (!link)
             continue;

@@ -18,7 +18,8 @@ void nodelinks_destroy(struct nodelinks *nodelinks); /* NULL is fine */
 
 /* Takes over a link whose Hello said NODE. Refused (not the name of its certificate, a second machine
  * of that name, a broken inventory): -1, and the link is still the caller's. */
-int nodelinks_hello(struct nodelinks *nodelinks, struct link *link, const Mu__Hello *hello, struct error *err);
+int nodelinks_hello(struct nodelinks *nodelinks, struct link *link, const Mu__Hello *hello,
+                    struct error *err);
 
 void nodelinks_effects(struct nodelinks *nodelinks, const struct effects *effects); /* they are durable */
 void nodelinks_flush(struct nodelinks *nodelinks); /* sends what has gathered: one order a node */

@@ -95,8 +95,8 @@ static void add_prepare(struct order *order, struct head *head, const struct eff
         mu__prepare_order__free_unpacked(p, NULL);
         return;
     }
-    order->msg.prepare = xgrow(order->msg.prepare, &order->prepare_cap, order->msg.n_prepare + 1,
-                               sizeof *order->msg.prepare);
+    order->msg.prepare =
+        xgrow(order->msg.prepare, &order->prepare_cap, order->msg.n_prepare + 1, sizeof *order->msg.prepare);
     order->msg.prepare[order->msg.n_prepare++] = p;
     order->bytes += mu__prepare_order__get_packed_size(p) + 8;
 }

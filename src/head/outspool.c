@@ -165,7 +165,8 @@ void outspools_chunk(struct outspools *outspools, struct nodelink *link, const M
         return; /* of an attempt that is over */
     if (chunk->offset > UINT64_MAX / 2)
         return;
-    if (open_file(outspools, o, &err) || spool_write_at(&o->spool, chunk->offset, chunk->data.data, chunk->data.len, &err)) {
+    if (open_file(outspools, o, &err) ||
+        spool_write_at(&o->spool, chunk->offset, chunk->data.data, chunk->data.len, &err)) {
         if (clock_boot_ms() - outspools->complained_ms > 60000)
             log_error("output of task %llu.%u: %s", (unsigned long long)o->job, o->task, err.text);
         outspools->complained_ms = clock_boot_ms();
@@ -215,13 +216,12 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
     struct outspool *o, *tmp;
     int64_t now = clock_boot_ms();
     bool more = false;
-    HASH_ITER(hh, all->by_attempt, o, tmp)
-    {
+    HASH_ITER (hh, all->by_attempt, o, tmp) {
         if (!o->kept)
             continue;
         if (now - o->moved_ms > KEEP_MS_MAX) {
-            log_warn("task %llu.%u ended on %s, and the rest of its output does not come", (unsigned long long)o->job,
-                     o->task, o->node);
+            log_warn("task %llu.%u ended on %s, and the rest of its output does not come",
+                     (unsigned long long)o->job, o->task, o->node);
             release_kept(all, o);
         } else {
             more = true;
@@ -234,9 +234,9 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
 void outspools_link_gone(struct outspools *outspools, const char *node)
 {
     struct outspool *o, *tmp;
-    HASH_ITER(hh, outspools->by_attempt, o, tmp)
-    if (o->kept && !strcasecmp(o->node, node))
-        kept_free(o);
+    HASH_ITER (hh, outspools->by_attempt, o, tmp)
+        if (o->kept && !strcasecmp(o->node, node))
+            kept_free(o);
 }
 
 /* ---- reading ---- */
@@ -332,8 +332,8 @@ void outspools_destroy(struct outspools *outspools)
     struct outspool *o, *tmp;
     if (!outspools)
         return;
-    HASH_ITER(hh, outspools->by_attempt, o, tmp)
-    entry_free(outspools, o);
+    HASH_ITER (hh, outspools->by_attempt, o, tmp)
+        entry_free(outspools, o);
     if (outspools->dirfd >= 0)
         close(outspools->dirfd);
     if (outspools->look)

@@ -15,7 +15,7 @@ struct nodelink;
 /* Opens (making it) the folder `spool` and removes what belongs to jobs that are not in the core. */
 struct outspools *outspools_create(struct head *head, struct error *err);
 void outspools_destroy(struct outspools *outspools); /* NULL is fine */
-void outspools_sweep(struct outspools *outspools); /* once the core is loaded */
+void outspools_sweep(struct outspools *outspools);   /* once the core is loaded */
 
 /* A chunk from `link`: written, waiters answered, credit given. */
 void outspools_chunk(struct outspools *outspools, struct nodelink *link, const Mu__OutputChunk *chunk);

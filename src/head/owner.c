@@ -45,8 +45,8 @@ static void known_free(struct owners *owners, struct known *k)
 static void forget_all(struct owners *owners)
 {
     struct known *k, *tmp;
-    HASH_ITER(hh, owners->by_uid, k, tmp)
-    known_free(owners, k);
+    HASH_ITER (hh, owners->by_uid, k, tmp)
+        known_free(owners, k);
 }
 
 void owners_destroy(struct owners *owners)

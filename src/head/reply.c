@@ -87,7 +87,8 @@ static void no_task(struct session *session, uint64_t request, uint64_t job, uin
 
 bool task_over(const Mu__Task *task)
 {
-    return task->state == MU__TASK_STATE__TASK_STATE_FINISHED || task->state == MU__TASK_STATE__TASK_STATE_FAILED ||
+    return task->state == MU__TASK_STATE__TASK_STATE_FINISHED ||
+           task->state == MU__TASK_STATE__TASK_STATE_FAILED ||
            task->state == MU__TASK_STATE__TASK_STATE_CANCELED;
 }
 
@@ -254,7 +255,8 @@ static bool job_matches(const Mu__JobList *list, const Mu__Job *job)
     if (*list->name) {
         const char *name = job->spec ? job->spec->name : "";
         size_t len = strlen(list->name);
-        if (list->name[len - 1] == '*' ? strncasecmp(name, list->name, len - 1) : strcasecmp(name, list->name))
+        if (list->name[len - 1] == '*' ? strncasecmp(name, list->name, len - 1)
+                                       : strcasecmp(name, list->name))
             return false;
     }
     return true;
@@ -344,8 +346,7 @@ static struct membership *memberships(struct core *core)
 static void memberships_free(struct membership *all)
 {
     struct membership *m, *tmp;
-    HASH_ITER(hh, all, m, tmp)
-    {
+    HASH_ITER (hh, all, m, tmp) {
         HASH_DEL(all, m);
         free(m->groups);
         free(m->node);
@@ -510,7 +511,8 @@ bool reply_events(struct session *session, uint64_t request, const Mu__EventList
     for (uint64_t seq = list->after + 1 > c->first_event ? list->after + 1 : c->first_event;
          seq && seq <= end && body.n_events < limit; seq++) {
         const Mu__Event *e = core_event(core, seq);
-        if (e && (!list->kind || list->kind == e->kind) && (!*list->subject || !strcmp(list->subject, e->subject)))
+        if (e && (!list->kind || list->kind == e->kind) &&
+            (!*list->subject || !strcmp(list->subject, e->subject)))
             body.events[body.n_events++] = (Mu__Event *)e;
     }
     bool say = body.n_events || even_if_none || c->first_event > list->after + 1;
@@ -527,7 +529,8 @@ static char *output_elsewhere(const Mu__Task *task)
 {
     if (!task->spec || !*task->spec->stdout_path)
         return NULL;
-    return xasprintf("the output is in %s%s%s", task->spec->stdout_path, task->n_allocation ? " on node " : "",
+    return xasprintf("the output is in %s%s%s", task->spec->stdout_path,
+                     task->n_allocation ? " on node " : "",
                      task->n_allocation ? task->allocation[0]->node : "");
 }
 

@@ -31,7 +31,8 @@ static int on_job_create(struct session *s, const Mu__Request *r, struct error *
     struct result result;
     if (run(s, &(struct command){.kind = CMD_JOB_CREATE, .job_create = r->job_create}, &result, err))
         return -1;
-    loop_answer_later(s->head->loop, ANSWER_JOB, s, r->id, result.job_id, 0, result.first_task, result.task_count);
+    loop_answer_later(s->head->loop, ANSWER_JOB, s, r->id, result.job_id, 0, result.first_task,
+                      result.task_count);
     return 0;
 }
 
@@ -45,7 +46,8 @@ static int on_job_add(struct session *s, const Mu__Request *r, struct error *err
     return 0;
 }
 
-static int job_change(struct session *s, const Mu__Request *r, struct command *cmd, uint64_t job, struct error *err)
+static int job_change(struct session *s, const Mu__Request *r, struct command *cmd, uint64_t job,
+                      struct error *err)
 {
     struct result result;
     if (run(s, cmd, &result, err))
@@ -72,8 +74,8 @@ static int on_job_requeue(struct session *s, const Mu__Request *r, struct error 
                       r->job_requeue->job_id, err);
 }
 
-static int task_change(struct session *s, const Mu__Request *r, struct command *cmd, uint64_t job, uint32_t task,
-                       struct error *err)
+static int task_change(struct session *s, const Mu__Request *r, struct command *cmd, uint64_t job,
+                       uint32_t task, struct error *err)
 {
     struct result result;
     if (run(s, cmd, &result, err))

@@ -82,9 +82,9 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
     struct sessions *all = arg;
     struct session *s;
     all->looking = false;
-    LIST_FOREACH(s, &all->list, next)
-    if (s->paused)
-        update_pause(s);
+    LIST_FOREACH (s, &all->list, next)
+        if (s->paused)
+            update_pause(s);
 }
 
 void session_send(struct session *session, const struct buf *frame)
@@ -136,8 +136,8 @@ static void on_hello(struct session *s, const Mu__Hello *hello)
 {
     struct error err;
     if (hello->protocol_min > 1 || hello->protocol < 1) {
-        error_set(&err, ERR_VERSION, "the client speaks protocol %u to %u, this head speaks 1", hello->protocol_min,
-                  hello->protocol);
+        error_set(&err, ERR_VERSION, "the client speaks protocol %u to %u, this head speaks 1",
+                  hello->protocol_min, hello->protocol);
         refuse(s, &err);
         return;
     }
@@ -157,7 +157,8 @@ static void on_frame(struct link *link, Mu__Frame *frame, void *arg)
         update_pause(s);
     } else {
         struct error err;
-        error_set(&err, ERR_PROTOCOL, "%s", s->greeted ? "only requests may follow Hello" : "Hello must come first");
+        error_set(&err, ERR_PROTOCOL, "%s",
+                  s->greeted ? "only requests may follow Hello" : "Hello must come first");
         refuse(s, &err);
     }
 }
@@ -259,6 +260,6 @@ void sessions_choke(struct sessions *sessions, bool choke)
 {
     struct session *s;
     sessions->choked = choke;
-    LIST_FOREACH(s, &sessions->list, next)
-    update_pause(s);
+    LIST_FOREACH (s, &sessions->list, next)
+        update_pause(s);
 }

@@ -20,9 +20,9 @@ struct session {
     struct link *link; /* NULL: gone */
     unsigned refs;
     uid_t uid;
-    Mu__Owner *owner;   /* whom its jobs belong to */
+    Mu__Owner *owner; /* whom its jobs belong to */
     bool admin;
-    bool greeted;       /* Hello came */
+    bool greeted; /* Hello came */
     bool paused;
     uint32_t unanswered;
     uint32_t wait_count;

@@ -158,8 +158,8 @@ void waits_events(struct waits *waits)
 void waits_all(struct waits *waits)
 {
     struct subject *subject, *tmp;
-    HASH_ITER(hh, waits->jobs, subject, tmp)
-    look(waits, &subject->list);
+    HASH_ITER (hh, waits->jobs, subject, tmp)
+        look(waits, &subject->list);
     look(waits, &waits->events);
 }
 

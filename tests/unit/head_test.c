@@ -91,7 +91,8 @@ static bool head_start(void)
     char listen[80];
     uint16_t port = head_port();
     snprintf(listen, sizeof listen, "127.0.0.1:%u", port); /* after the first time: where the agents dial */
-    const char *argv[] = {"muster-head", "run", "--dir", head_dir, "--socket", head_socket, "--listen", listen, NULL};
+    const char *argv[] = {"muster-head", "run",      "--dir", head_dir, "--socket",
+                          head_socket,   "--listen", listen,  NULL};
     struct error err = {0};
     head_pid = spawn(argv);
     for (int64_t end = clock_boot_ms() + DEADLINE_MS; clock_boot_ms() < end; usleep(2000)) {
@@ -316,8 +317,8 @@ static void agent_forget(struct agent *a)
     a->go = a->end = a->forget = a->credit_attempt = 0;
 }
 
-static void report(struct agent *a, uint64_t attempt, Mu__AttemptPhase phase, int exit_code, uint64_t output_total,
-                   const char *output, uint64_t offset)
+static void report(struct agent *a, uint64_t attempt, Mu__AttemptPhase phase, int exit_code,
+                   uint64_t output_total, const char *output, uint64_t offset)
 {
     Mu__AttemptReport r = MU__ATTEMPT_REPORT__INIT, *list = &r;
     Mu__OutputChunk chunk = MU__OUTPUT_CHUNK__INIT, *chunks = &chunk;
@@ -346,7 +347,8 @@ static void report(struct agent *a, uint64_t attempt, Mu__AttemptPhase phase, in
     link_send(a->link, &frame);
 }
 
-static void remember(struct agent *a, uint64_t attempt, Mu__AttemptPhase phase, int exit_code, uint64_t output_total)
+static void remember(struct agent *a, uint64_t attempt, Mu__AttemptPhase phase, int exit_code,
+                     uint64_t output_total)
 {
     a->hello.n_attempts = phase ? 1 : 0;
     mu__attempt_report__init(&a->inventory[0]);
@@ -517,8 +519,8 @@ static bool nodes_online(const char *const *names, size_t count)
 static void test_start(void)
 {
     const char *init[] = {"muster-head", "init", "--dir", head_dir, "--name", SAFE_NAME, NULL};
-    const char *no_dir[] = {"muster-head", "run", "--dir", head_dir, "--socket", head_socket, "--listen",
-                            "127.0.0.1:0", NULL};
+    const char *no_dir[] = {"muster-head", "run",      "--dir",       head_dir, "--socket",
+                            head_socket,   "--listen", "127.0.0.1:0", NULL};
     is_int(finish(spawn(no_dir)), 1, "a folder without a head is refused");
     is_int(finish(spawn(init)), 0, "init makes the head's folder");
     is_int(finish(spawn(init)), 0, "and may be repeated");
@@ -543,14 +545,16 @@ static void test_addresses(void)
     listen_address(address);
     const char *init[] = {"muster-head", "init", "--dir", other, "--name", "other", NULL};
     const char *tcp[] = {"muster-head", "run", "--dir", other, "--socket", sock, "--listen", address, NULL};
-    const char *un[] = {"muster-head", "run", "--dir", other, "--socket", head_socket, "--listen", "127.0.0.1:0", NULL};
+    const char *un[] = {"muster-head", "run",      "--dir",       other, "--socket",
+                        head_socket,   "--listen", "127.0.0.1:0", NULL};
     finish(spawn(init));
     is_int(finish(spawn(tcp)), 1, "a TCP address in use is refused");
     is_int(finish(spawn(un)), 1, "so is a socket on which somebody answers");
     ok(log_has("address in use"), "in words");
     snprintf(path, sizeof path, "%s/head.json", other);
     ok(file_write(AT_FDCWD, path, "{\"lease_ms\": -1}", 16, 0600, false, NULL) == 0, "a wrong head.json");
-    const char *bad[] = {"muster-head", "run", "--dir", other, "--socket", sock, "--listen", "127.0.0.1:0", NULL};
+    const char *bad[] = {"muster-head", "run",      "--dir",       other, "--socket",
+                         sock,          "--listen", "127.0.0.1:0", NULL};
     is_int(finish(spawn(bad)), 2, "is refused");
     ok(log_has("\"lease_ms\" must be a number from"), "and the key is named");
 }
@@ -563,7 +567,8 @@ static void test_newer_store(void)
     snprintf(sock, sizeof sock, "%s/n.sock", folder);
     snprintf(path, sizeof path, "%s/store.db", other);
     const char *init[] = {"muster-head", "init", "--dir", other, "--name", "newer", NULL};
-    const char *run[] = {"muster-head", "run", "--dir", other, "--socket", sock, "--listen", "127.0.0.1:0", NULL};
+    const char *run[] = {"muster-head", "run",      "--dir",       other, "--socket",
+                         sock,          "--listen", "127.0.0.1:0", NULL};
     finish(spawn(init));
     int rc = sqlite3_open(path, &db);
     rc = rc ? rc : sqlite3_exec(db, "CREATE TABLE x (y); PRAGMA user_version = 9999", NULL, NULL, NULL);
@@ -585,7 +590,8 @@ static void test_join(struct agent *a, struct agent *b)
     free(token);
     token = make_token("other-name");
     said = agent_join(&c, token);
-    ok(said && strstr(said, "is for node other-name"), "a named token is for that name: %s", said ? said : "");
+    ok(said && strstr(said, "is for node other-name"), "a named token is for that name: %s",
+       said ? said : "");
     free(token);
     token = make_token("");
     struct agent twin;
@@ -634,7 +640,8 @@ static void test_one_job(struct agent *a)
     ok(a->credit_attempt == attempt && a->credit_window > 0, "and credit for output");
     report(a, attempt, MU__ATTEMPT_PHASE__PHASE_RUNNING, 0, 0, "hel", 0);
     char *text = NULL;
-    for (int64_t end = clock_boot_ms() + DEADLINE_MS; clock_boot_ms() < end && (!text || strcmp(text, "hel"));) {
+    for (int64_t end = clock_boot_ms() + DEADLINE_MS;
+         clock_boot_ms() < end && (!text || strcmp(text, "hel"));) {
         event_base_loop(base, EVLOOP_ONCE);
         free(text);
         text = output_of(job, false);
@@ -650,7 +657,8 @@ static void test_one_job(struct agent *a)
     is_str(text, "hello\n", "and its output is whole");
     free(text);
     Mu__Reply *reply = job_get(job);
-    ok(reply && reply->job->n_tasks == 1 && reply->job->n_history > 2, "its history tells more than two events");
+    ok(reply && reply->job->n_tasks == 1 && reply->job->n_history > 2,
+       "its history tells more than two events");
     client_reply_free(reply);
     agent_forget(a);
 }
@@ -659,8 +667,8 @@ static void test_one_job(struct agent *a)
 static void run_with_death(struct agent *a, struct agent *b, int die)
 {
     enum { SUBMITTED, PREPARED_ONE, PREPARED_BOTH, RUNNING, ENDED, RELEASED_ONE, RELEASED_BOTH, STEPS };
-    static const char *const names[] = {"submission",     "the first prepared", "both prepared", "running", "the end",
-                                        "one was released", "both were released", "never"};
+    static const char *const names[] = {"submission", "the first prepared", "both prepared",      "running",
+                                        "the end",    "one was released",   "both were released", "never"};
     struct agent *first = a, *second = b;
     agent_forget(a);
     agent_forget(b);
@@ -712,7 +720,8 @@ static void run_with_death(struct agent *a, struct agent *b, int die)
     bool code = reply && reply->job->n_tasks == 1 && reply->job->tasks[0]->exit_code == 7 &&
                 reply->job->tasks[0]->attempt == attempt;
     ok(attempt && state == MU__JOB_STATE__JOB_STATE_FAILED && code && !strcmp(text, "out"),
-       "the head is killed after %s: the job's result is the same (state %d, output \"%s\")", names[die], state, text);
+       "the head is killed after %s: the job's result is the same (state %d, output \"%s\")", names[die],
+       state, text);
     ok(await(a->forget == attempt && b->forget == attempt), "both agents may forget the attempt");
     client_reply_free(reply);
     free(text);
@@ -756,13 +765,15 @@ static void test_pipelined(void)
     request.kind_case = MU__REQUEST__KIND_JOB_LIST;
     request.job_list = &jobs;
     Mu__Reply *reply = call(&request);
-    ok(reply && reply->jobs->n_jobs == 10 && reply->jobs->more && reply->jobs->total >= JOBS, "a list of ten says more");
+    ok(reply && reply->jobs->n_jobs == 10 && reply->jobs->more && reply->jobs->total >= JOBS,
+       "a list of ten says more");
     if (reply && reply->jobs->n_jobs == 10)
         before = reply->jobs->jobs[9]->job->id;
     client_reply_free(reply);
     jobs.after_id = before;
     reply = call(&request);
-    ok(reply && reply->jobs->n_jobs == 10 && reply->jobs->jobs[0]->job->id == before - 1, "the next page follows");
+    ok(reply && reply->jobs->n_jobs == 10 && reply->jobs->jobs[0]->job->id == before - 1,
+       "the next page follows");
     client_reply_free(reply);
     ok(head_restart(), "(the head is killed)");
     jobs.after_id = 0;
@@ -821,13 +832,14 @@ static void test_follow(struct agent *a)
     events.kind = MU__EVENT_KIND__EVENT_JOB;
     request.kind_case = MU__REQUEST__KIND_EVENT_LIST;
     request.event_list = &events;
-    ok(other && client_send(other, &request, &err) == 0 && client_flush(other, &err) == 0, "a follower waits");
+    ok(other && client_send(other, &request, &err) == 0 && client_flush(other, &err) == 0,
+       "a follower waits");
     uint64_t job = submit("follow me", 0);
     char subject[32];
     snprintf(subject, sizeof subject, "%llu", (unsigned long long)job);
     reply = NULL;
-    ok(client_receive(other, DEADLINE_MS, &reply, &err) == 0 && reply->events && reply->events->n_events > 0 &&
-           !strcmp(reply->events->events[0]->subject, subject),
+    ok(client_receive(other, DEADLINE_MS, &reply, &err) == 0 && reply->events &&
+           reply->events->n_events > 0 && !strcmp(reply->events->events[0]->subject, subject),
        "and is told of a new job");
     client_reply_free(reply);
     Mu__JobCancel cancel = MU__JOB_CANCEL__INIT;
@@ -867,7 +879,8 @@ static void test_disk_full(struct agent *a)
     while (job_state(running) != MU__JOB_STATE__JOB_STATE_RUNNING)
         event_base_loop(base, EVLOOP_ONCE);
     limit_file_size(0);
-    ok(submit("too much", 0) == 0 && strstr(call_error.text, "store full"), "a full disk: %s", call_error.text);
+    ok(submit("too much", 0) == 0 && strstr(call_error.text, "store full"), "a full disk: %s",
+       call_error.text);
     ok(submit("again", 0) == 0 && call_error.code == ERR_UNAVAILABLE, "changes are refused");
     is_int(job_state(running), MU__JOB_STATE__JOB_STATE_RUNNING, "reads are answered");
     Mu__StatusRequest ask = MU__STATUS_REQUEST__INIT;
@@ -875,7 +888,8 @@ static void test_disk_full(struct agent *a)
     request.kind_case = MU__REQUEST__KIND_STATUS;
     request.status = &ask;
     Mu__Reply *reply = call(&request);
-    ok(reply && !reply->status->store_ok && strstr(reply->status->store_error, "store full"), "status says so");
+    ok(reply && !reply->status->store_ok && strstr(reply->status->store_error, "store full"),
+       "status says so");
     client_reply_free(reply);
     limit_file_size(RLIM_INFINITY);
     ok(await(a->closed || !a->link), "when there is room again, agents start anew");
