@@ -183,8 +183,30 @@ static void agent_closed(struct link *link, const struct error *err, void *arg)
 
 static const struct link_ops agent_ops = {.on_frame = agent_frame, .on_closed = agent_closed};
 
+static struct agent agent1, agent2, *const all_agents[] = {&agent1, &agent2};
+
+/* Agents that are connected report their load twice a second. */
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
+    static int64_t last_ms;
+    static uint64_t seq;
+    if (clock_boot_ms() - last_ms < 500)
+        return;
+    last_ms = clock_boot_ms();
+    for (size_t i = 0; i < 2; i++) {
+        Mu__NodeLoad load = MU__NODE_LOAD__INIT;
+        Mu__NodeReport body = MU__NODE_REPORT__INIT;
+        Mu__Frame frame = MU__FRAME__INIT;
+        struct agent *a = all_agents[i];
+        if (!a->link || !a->greeted || *a->error)
+            continue;
+        load.load_milli = 1500;
+        body.load = &load;
+        body.seq = ++seq;
+        frame.kind_case = MU__FRAME__KIND_REPORT;
+        frame.report = &body;
+        link_send(a->link, &frame);
+    }
 }
 
 /* Lets the agents' loop run until the condition holds. */
@@ -616,6 +638,7 @@ static void test_join(struct agent *a, struct agent *b)
         ok(n->n_core_use == 2 && n->core_use[1]->job_id == 0, "with idle cores");
     }
     client_reply_free(reply);
+    ok(await(a->heartbeat > 0 && b->heartbeat > 0), "their heartbeats are answered");
     const char *names[] = {a->name, b->name};
     ok(nodes_online(names, 2), "they are taken online: %s", call_error.text);
 }
@@ -927,7 +950,6 @@ static void find_program(void)
 
 int main(void)
 {
-    struct agent a, b;
     struct timeval tick = {.tv_usec = 10000};
     signal(SIGPIPE, SIG_IGN);
     find_program();
@@ -939,32 +961,32 @@ int main(void)
     base = event_base_new();
     struct event *ticker = event_new(base, -1, EV_PERSIST, on_tick, NULL);
     event_add(ticker, &tick); /* so that await() looks at its deadline */
-    agent_init(&a, "agent1");
-    agent_init(&b, "agent2");
+    agent_init(&agent1, "agent1");
+    agent_init(&agent2, "agent2");
     test_start();
     test_addresses();
     test_newer_store();
     if (cl) {
-        test_join(&a, &b);
+        test_join(&agent1, &agent2);
         test_refusals();
-        agent_drop(&b);
-        test_one_job(&a);
-        test_follow(&a);
-        ok(agent_connect(&b), "the second agent is back");
+        agent_drop(&agent2);
+        test_one_job(&agent1);
+        test_follow(&agent1);
+        ok(agent_connect(&agent2), "the second agent is back");
         for (int die = 0; die < 8; die++)
-            run_with_death(&a, &b, die);
-        agent_drop(&b);
-        test_disk_full(&a);
-        agent_drop(&a);
+            run_with_death(&agent1, &agent2, die);
+        agent_drop(&agent2);
+        test_disk_full(&agent1);
+        agent_drop(&agent1);
         test_pipelined();
         test_stop();
     }
-    agent_drop(&a);
-    agent_drop(&b);
-    tls_free(a.tls);
-    tls_free(b.tls);
-    agent_forget(&a);
-    agent_forget(&b);
+    agent_drop(&agent1);
+    agent_drop(&agent2);
+    tls_free(agent1.tls);
+    tls_free(agent2.tls);
+    agent_forget(&agent1);
+    agent_forget(&agent2);
     event_free(ticker);
     event_base_free(base);
     if (getenv("KEEP_LOG") && fork() == 0)
