@@ -9,10 +9,12 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "head/nodelink.h"
+#include "model/names.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <uthash.h>
 
 #define TOKENS_FILE "tokens"
@@ -30,11 +32,11 @@ struct live_token {
     struct token token;
     int64_t expires_wall_ms;
     uint32_t uses;
-    char name[64]; /* "": any */
+    char name[NODE_NAME_MAX + 1]; /* "": any */
 };
 /* A name that has a certificate, but whose agent has not said hello so far. */
 struct joined {
-    char name[64];
+    char name[NODE_NAME_MAX + 1]; /* lower case */
     char install_id[INSTALL_ID_MAX + 1];
     UT_hash_handle hh;
 };
@@ -48,15 +50,13 @@ struct joins {
     uint32_t failures;
 };
 
-int node_name_check(const char *name, struct error *err)
+/* Names are compared without case everywhere; here in lower case. */
+static void lower(const char *name, char out[NODE_NAME_MAX + 1])
 {
-    size_t len = strlen(name);
-    if (len >= 1 && len <= 63 && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == len &&
-        name[0] != '-' && name[0] != '_' && name[0] != '.')
-        return 0;
-    return error_set(err, ERR_USAGE,
-                     "node name \"%.64s\": 1 to 63 of a-z 0-9 - _ . are expected, a letter or digit first",
-                     name);
+    size_t i = 0;
+    for (; name[i] && i < NODE_NAME_MAX; i++)
+        out[i] = name[i] >= 'A' && name[i] <= 'Z' ? (char)(name[i] - 'A' + 'a') : name[i];
+    out[i] = 0;
 }
 
 /* ---- the file ---- */
@@ -165,7 +165,7 @@ int token_create(struct joins *joins, const Mu__TokenCreate *request, struct buf
         return error_set(err, ERR_USAGE, "ttl_s %u: 1 to %d is expected", ttl, TTL_S_MAX);
     if (t.uses > USES_MAX)
         return error_set(err, ERR_USAGE, "uses %u: 1 to %d is expected", t.uses, USES_MAX);
-    if (*request->name && node_name_check(request->name, err))
+    if (*request->name && node_name_check("name", request->name, err))
         return -1;
     if (joins->count >= TOKENS_MAX)
         return error_set(err, ERR_LIMIT, "there are %d join tokens that have not expired", TOKENS_MAX);
@@ -214,7 +214,9 @@ static int name_is_free(struct joins *joins, const struct live_token *t, const c
     const Mu__Node *node = core_node(joins->head->core, name);
     const char *connected = nodelink_install_id(joins->head->nodelinks, name);
     struct joined *j;
-    HASH_FIND_STR(joins->joined, name, j);
+    char key[NODE_NAME_MAX + 1];
+    lower(name, key);
+    HASH_FIND_STR(joins->joined, key, j);
     if (connected && strcmp(connected, install_id))
         return error_set(err, ERR_EXISTS, "another machine is connected as node %s", name);
     if (!*t->name &&
@@ -226,7 +228,9 @@ static int name_is_free(struct joins *joins, const struct live_token *t, const c
 static void note_joined(struct joins *joins, const char *name, const char *install_id)
 {
     struct joined *j, *tmp;
-    HASH_FIND_STR(joins->joined, name, j);
+    char key[NODE_NAME_MAX + 1];
+    lower(name, key);
+    HASH_FIND_STR(joins->joined, key, j);
     if (!j) {
         if (HASH_COUNT(joins->joined) >= JOINED_MAX) {
             HASH_ITER (hh, joins->joined, j, tmp) {
@@ -235,7 +239,7 @@ static void note_joined(struct joins *joins, const char *name, const char *insta
             }
         }
         j = xcalloc(1, sizeof *j);
-        snprintf(j->name, sizeof j->name, "%s", name);
+        snprintf(j->name, sizeof j->name, "%s", key);
         HASH_ADD_STR(joins->joined, name, j);
     }
     snprintf(j->install_id, sizeof j->install_id, "%s", install_id);
@@ -252,14 +256,14 @@ static int join(struct joins *joins, const Mu__JoinRequest *r, struct buf *cert,
                 struct error *err)
 {
     struct head *h = joins->head;
-    if (node_name_check(r->name, err))
+    if (node_name_check("node name", r->name, err))
         return -1;
     if (!*r->install_id || strlen(r->install_id) > INSTALL_ID_MAX)
         return error_set(err, ERR_USAGE, "an install id of 1 to %d characters is expected", INSTALL_ID_MAX);
     struct live_token *t = token_find(joins, r->token, err);
     if (!t)
         return -1;
-    if (*t->name && strcmp(t->name, r->name))
+    if (*t->name && strcasecmp(t->name, r->name))
         return error_set(err, ERR_DENIED, "the token is for node %s, not for %s", t->name, r->name);
     if (name_is_free(joins, t, r->name, r->install_id, err) ||
         ca_sign(h->dir, r->name, r->csr_pem.data, r->csr_pem.len, cert, err) ||

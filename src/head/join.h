@@ -19,7 +19,4 @@ int token_create(struct joins *joins, const Mu__TokenCreate *request, struct buf
  * the log. Many failures in short time: nobody is heard for a while. */
 Mu__JoinReply *join_handle(struct joins *joins, const Mu__JoinRequest *request, const char *peer);
 
-/* 1..63 of [a-z0-9-_.], first a letter or digit. */
-int node_name_check(const char *name, struct error *err);
-
 #endif

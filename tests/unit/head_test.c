@@ -25,7 +25,7 @@
 
 static char program[PATH_MAX]; /* muster-head */
 static char folder[] = "/tmp/muster-head-XXXXXX";
-static char head_dir[PATH_MAX], head_socket[PATH_MAX];
+static char head_dir[64], head_socket[64];
 static pid_t head_pid;
 static struct client *cl;
 static struct event_base *base;
@@ -69,7 +69,7 @@ static bool log_has(const char *text)
 static char *listen_address(char out[80])
 {
     struct buf b = BUF_INIT;
-    char path[PATH_MAX + 16];
+    char path[128];
     snprintf(path, sizeof path, "%s/listen", head_dir);
     *out = 0;
     if (file_read(AT_FDCWD, path, 80, &b, NULL) == 0)
@@ -260,7 +260,7 @@ static const char *agent_join(struct agent *a, const char *token)
 {
     static char text[512];
     struct token parsed;
-    struct error err;
+    static struct error err;
     struct buf csr = BUF_INIT;
     snprintf(text, sizeof text, "no answer");
     if (token_parse(token, &parsed, &err) || node_csr(a->dir, a->name, &csr, &err) ||
@@ -561,7 +561,7 @@ static void test_start(void)
 
 static void test_addresses(void)
 {
-    char other[PATH_MAX + 8], sock[PATH_MAX + 8], address[80], path[PATH_MAX + 16];
+    char other[64], sock[64], address[80], path[128];
     snprintf(other, sizeof other, "%s/other", folder);
     snprintf(sock, sizeof sock, "%s/o.sock", folder);
     listen_address(address);
@@ -583,7 +583,7 @@ static void test_addresses(void)
 
 static void test_newer_store(void)
 {
-    char path[PATH_MAX + 24], other[PATH_MAX + 8], sock[PATH_MAX + 8];
+    char path[128], other[64], sock[64];
     sqlite3 *db = NULL;
     snprintf(other, sizeof other, "%s/newer", folder);
     snprintf(sock, sizeof sock, "%s/n.sock", folder);
@@ -923,6 +923,7 @@ static void test_disk_full(struct agent *a)
     ok(job > 0, "changes are taken again");
     report(a, attempt, MU__ATTEMPT_PHASE__PHASE_RELEASED, 0, 0, NULL, 0);
     ok(await(a->forget == attempt), "the task that ran meanwhile ends");
+    printf("# state %d\n", job_state(running));
     is_int(wait_job_end(running), MU__JOB_STATE__JOB_STATE_FINISHED, "and its job is finished");
     remember(a, 0, 0, 0, 0);
 }
