@@ -192,7 +192,7 @@ static int start_libpmix(struct pmixhost *h)
         return 0;
     if (h->failed)
         return -1;
-    const struct pmixmod *mod = pmixmod_load(&err);
+    const struct pmixmod *mod = h->ops->starting(h->arg, &err) ? NULL : pmixmod_load(&err);
     h->mod = mod;
     if (mod && mod->start(&h->setup, &err) == 0)
         return 0;

@@ -15,6 +15,7 @@
 
 struct pmixhost;
 struct pmixhost_ops {
+    int (*starting)(void *arg, struct error *err); /* libpmix is about to start: tmpdir is needed */
     /* An event of libpmix; the owner hands it back through pmixhost_answer(). */
     void (*event)(void *arg, struct pmixmod_event *event);
     void (*failed)(void *arg, const struct error *err); /* libpmix did not start */

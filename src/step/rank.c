@@ -277,7 +277,7 @@ int rank_start(struct rank *r, const struct rank_start *s, struct error *err)
     struct spawn spawn = s->spawn;
     spawn.fds = fds;
     spawn.fds_n = sizeof fds / sizeof fds[0];
-    r->pid = spawn_process(&spawn, &r->exit.fd, err);
+    r->pid = spawn_process(&spawn, r->number, s->fail_fd, &r->exit.fd, err);
     if (r->pid < 0) {
         r->pid = 0;
         close_all(fd, FDS);

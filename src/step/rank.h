@@ -38,6 +38,7 @@ struct rank {
     enum family family;
     bool finalized; /* said goodbye to PMI or PMIx */
     bool exited;
+    bool unstarted; /* its fault was told when its start failed */
     int status; /* as wait(2) gives it */
     struct pmi1 *pmi;
     struct {
@@ -56,6 +57,7 @@ struct rank_start {
     struct spawn spawn;
     struct pmi1_job pmi;
     bool wants_input;
+    int fail_fd; /* where the child says why it does not start; tagged with the rank's number */
 };
 #define RANK_PMI_FD 3 /* what PMI_FD must say in the environment */
 int rank_start(struct rank *r, const struct rank_start *s, struct error *err);

@@ -1,8 +1,8 @@
 /* spawn.c - starting a process whose every detail is settled before the fork.
  *
- * clone(CLONE_VM | CLONE_VFORK | CLONE_PIDFD): the child runs on a stack of its own in the parent's
- * memory, the parent stands still until the exec. All signals are blocked meanwhile, so that no
- * handler of the parent runs in the child; the child sets every disposition back to the default.
+ * A bare clone(2) with CLONE_PIDFD: fork without the C library's fork handlers. All signals are
+ * blocked meanwhile, so that no handler of the parent runs in the child; the child sets every
+ * disposition back to the default first. vfork would make the parent sleep through each exec.
  */
 #include "step/spawn.h"
 #include "base/mem.h"
@@ -14,52 +14,46 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#define CHILD_STACK (64 * 1024)
+enum failed_call { FAILED_FD, FAILED_CPUS, FAILED_WDIR, FAILED_EXEC };
 
-struct child {
-    const struct spawn *spawn;
-    sigset_t mask; /* what the parent had before */
-    const char *failed; /* set by the child: what it was doing when it failed */
-    int error;
-    char *const *script_argv; /* "/bin/sh", path, ...: for a file without #! */
-};
-
-static int child_fail(struct child *c, const char *what)
+static _Noreturn void child_fail(const struct spawn_failure *as, int fail_fd, int what)
 {
-    c->error = errno;
-    c->failed = what;
+    struct spawn_failure f = {.tag = as->tag, .error = errno, .what = what};
+    ssize_t n = write(fail_fd, &f, sizeof f);
+    (void)n; /* nothing is left to tell it with */
     _exit(127);
 }
 
-static int child_main(void *arg)
+static _Noreturn void child_main(const struct spawn *s, unsigned tag, int fail_fd, const sigset_t *mask,
+                                 char *const *script_argv)
 {
-    struct child *c = arg;
-    const struct spawn *s = c->spawn;
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    setpgid(0, 0);
+    struct spawn_failure me = {.tag = tag};
     struct sigaction sa = {.sa_handler = SIG_DFL};
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* A session of its own: the terminal's signals do not reach it (we end it our way), and where
+     * the kernel shares processors by session, we are not scheduled behind ranks that spin. */
+    setsid();
     for (int sig = 1; sig < NSIG; sig++)
         sigaction(sig, &sa, NULL); /* KILL, STOP and the C library's own refuse: no matter */
     for (int i = 0; i < s->fds_n; i++) {
         const struct spawn_fd *f = &s->fds[i];
         if (f->from == f->to ? fcntl(f->to, F_SETFD, 0) : dup2(f->from, f->to) < 0)
-            return child_fail(c, "cannot hand over a descriptor");
+            child_fail(&me, fail_fd, FAILED_FD);
     }
     if (s->cpus && sched_setaffinity(0, s->cpus_size, s->cpus))
-        return child_fail(c, "cannot bind to its processors");
+        child_fail(&me, fail_fd, FAILED_CPUS);
     if (s->wdir && chdir(s->wdir))
-        return child_fail(c, "cannot enter work directory");
-    sigprocmask(SIG_SETMASK, &c->mask, NULL);
+        child_fail(&me, fail_fd, FAILED_WDIR);
+    sigprocmask(SIG_SETMASK, mask, NULL);
     execve(s->path, s->argv, s->envp);
-    if (errno == ENOEXEC)
-        execve("/bin/sh", c->script_argv, s->envp);
-    return child_fail(c, "cannot execute");
+    if (errno == ENOEXEC) /* a script without #! */
+        execve("/bin/sh", script_argv, s->envp);
+    child_fail(&me, fail_fd, FAILED_EXEC);
 }
 
 static char **script_argv(const struct spawn *s)
@@ -75,39 +69,38 @@ static char **script_argv(const struct spawn *s)
     return argv;
 }
 
-pid_t spawn_process(const struct spawn *s, int *pidfd, struct error *err)
+pid_t spawn_process(const struct spawn *s, unsigned tag, int fail_fd, int *pidfd, struct error *err)
 {
-    static char *stack;
-    if (!stack) {
-        stack = mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-        if (stack == MAP_FAILED) {
-            stack = NULL;
-            return error_sys(err, "no memory to start a process");
-        }
-    }
     char **fallback = script_argv(s);
-    struct child c = {.spawn = s, .script_argv = fallback};
-    sigset_t all;
+    sigset_t all, mask;
     sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &c.mask);
-    int fd = -1;
-    pid_t pid = clone(child_main, stack + CHILD_STACK, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &c, &fd);
-    int clone_errno = errno;
-    sigprocmask(SIG_SETMASK, &c.mask, NULL);
+    sigprocmask(SIG_SETMASK, &all, &mask);
+    pid_t pid = (pid_t)syscall(SYS_clone, (unsigned long)(CLONE_PIDFD | SIGCHLD), NULL, pidfd, NULL, NULL);
+    if (pid == 0)
+        child_main(s, tag, fail_fd, &mask, fallback);
+    int saved = errno;
+    sigprocmask(SIG_SETMASK, &mask, NULL);
     free(fallback);
-    if (pid < 0) {
-        errno = clone_errno;
-        return error_sys(err, "cannot start a process");
+    errno = saved;
+    return pid < 0 ? error_sys(err, "cannot start a process") : pid;
+}
+
+void spawn_failure_text(const struct spawn_failure *f, const char *path, const char *wdir, struct error *err)
+{
+    errno = f->error;
+    switch (f->what) {
+    case FAILED_WDIR:
+        error_sys(err, "cannot enter work directory %s", wdir);
+        break;
+    case FAILED_EXEC:
+        error_sys(err, "cannot execute %s", path);
+        break;
+    case FAILED_CPUS:
+        error_sys(err, "cannot bind it to its processors");
+        break;
+    default:
+        error_sys(err, "cannot hand over a descriptor");
     }
-    if (c.failed) {
-        waitpid(pid, NULL, 0);
-        close(fd);
-        errno = c.error;
-        return error_sys(err, "%s %s", c.failed,
-                         strstr(c.failed, "directory") ? s->wdir : strstr(c.failed, "execute") ? s->path : "");
-    }
-    *pidfd = fd;
-    return pid;
 }
 
 /* 0: can be executed; else errno. */

@@ -31,6 +31,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,7 +81,10 @@ struct step {
         struct pmixmod_event *event;
         char *key;
     } *fences; /* of libpmix, until the bytes come back */
-    char tmpdir[PATH_MAX];
+    char tmpdir[PATH_MAX]; /* made when something needs it */
+    bool tmpdir_made;
+    int fail_fd; /* where ranks say why they do not start */
+    struct event *fail_event;
 
     int64_t credit; /* bytes of output that may be sent up */
     bool reading_paused;
@@ -301,6 +305,21 @@ static void check_over(struct step *s)
 
 /* ---- what a rank tells ---- */
 
+static struct rank *find_rank(struct step *s, uint32_t number)
+{
+    uint32_t lo = 0, hi = s->ranks_n;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (s->ranks[mid].number == number)
+            return &s->ranks[mid];
+        if (s->ranks[mid].number < number)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return NULL;
+}
+
 static void pause_reading(struct step *s, bool pause)
 {
     if (s->reading_paused == pause)
@@ -397,9 +416,29 @@ static void rank_broken(void *arg, struct rank *r, const struct error *err)
     fault(arg, r->number, CODE_LOST, 0, "broke the PMI conversation: %s", err->text);
 }
 
+/* What children said that did not get as far as their program. */
+static void on_start_failure(evutil_socket_t fd, short what, void *arg)
+{
+    struct step *s = arg;
+    struct spawn_failure f;
+    while (read(fd, &f, sizeof f) == sizeof f) {
+        struct rank *r = find_rank(s, f.tag);
+        if (!r)
+            continue;
+        const Mu__StepSection *k = s->launch->request->sections[s->rank_section[r->number]];
+        struct error err;
+        spawn_failure_text(&f, k->argv[0], k->wdir, &err);
+        r->unstarted = true;
+        fault(s, r->number, CODE_STARTED_NOT, 0, "cannot be started: %s", err.text);
+    }
+}
+
 static void blame(struct step *s, struct rank *r)
 {
     int status = r->status;
+    on_start_failure(event_get_fd(s->fail_event), EV_READ, s); /* said before it ended */
+    if (r->unstarted)
+        return;
     bool early = r->family != FAMILY_NONE && !r->finalized;
     if (WIFSIGNALED(status)) {
         int sig = WTERMSIG(status);
@@ -445,21 +484,6 @@ static const struct rank_ops rank_ops = {
     .broken = rank_broken,
     .exited = rank_exited,
 };
-
-static struct rank *find_rank(struct step *s, uint32_t number)
-{
-    uint32_t lo = 0, hi = s->ranks_n;
-    while (lo < hi) {
-        uint32_t mid = lo + (hi - lo) / 2;
-        if (s->ranks[mid].number == number)
-            return &s->ranks[mid];
-        if (s->ranks[mid].number < number)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return NULL;
-}
 
 /* ---- operations over all nodes ---- */
 
@@ -542,6 +566,23 @@ static void gather_complete(void *arg, const char *key, const uint32_t *ranks, s
 static const struct gather_ops gather_ops = {.complete = gather_complete, .expected = gather_expected};
 
 /* ---- PMIx ---- */
+
+/* Its name is in every rank's environment; itself it is made when libpmix starts, or now. */
+static void name_tmpdir(struct step *s)
+{
+    const Mu__StepContext *c = s->config.context;
+    const char *parent = c && c->run_dir && c->run_dir[0] ? c->run_dir : "/tmp";
+    snprintf(s->tmpdir, sizeof s->tmpdir, "%s/mpi-%s-%u", parent, s->launch->nspace + strlen("muster-"), s->me);
+}
+
+static int make_tmpdir(struct step *s, struct error *err)
+{
+    /* The name is random, and an existing one is refused: nobody can have put it there for us. */
+    if (!s->tmpdir_made && mkdir(s->tmpdir, 0700))
+        return error_sys(err, "cannot make folder %s", s->tmpdir);
+    s->tmpdir_made = true;
+    return 0;
+}
 
 static void route(struct step *s, uint32_t to, Mu__StepFrame *f)
 {
@@ -680,7 +721,12 @@ static void pmix_refused(void *arg, uid_t uid)
     note(arg, "PMIx: a connection of user %d was refused", (int)uid);
 }
 
-static const struct pmixhost_ops pmixhost_ops = {.event = pmix_event, .failed = pmix_failed, .refused = pmix_refused};
+static int pmix_starting(void *arg, struct error *err)
+{
+    return make_tmpdir(arg, err);
+}
+
+static const struct pmixhost_ops pmixhost_ops = {.starting = pmix_starting, .event = pmix_event, .failed = pmix_failed, .refused = pmix_refused};
 
 /* Nodes without ranks (a root that only directs) are not in PMIx's map. */
 static void open_pmix(struct step *s)
@@ -721,19 +767,6 @@ static void open_pmix(struct step *s)
 }
 
 /* ---- starting ---- */
-
-static int make_tmpdir(struct step *s, struct error *err)
-{
-    const Mu__StepContext *c = s->config.context;
-    const char *parent = c && c->run_dir && c->run_dir[0] ? c->run_dir : "/tmp";
-    snprintf(s->tmpdir, sizeof s->tmpdir, "%s/mpi-XXXXXX", parent);
-    if (!mkdtemp(s->tmpdir)) {
-        error_sys(err, "cannot make a folder in %s", parent);
-        s->tmpdir[0] = 0;
-        return -1;
-    }
-    return 0;
-}
 
 static void map_ranks(struct step *s)
 {
@@ -810,6 +843,7 @@ static int start_rank(struct step *s, struct rank *r, struct rankenv *env, const
     struct rank_start start = {
         .base = s->config.base,
         .wants_input = r->number == 0,
+        .fail_fd = s->fail_fd,
         .spawn = {.path = path,
                   .argv = k->argv,
                   .envp = rankenv_vector(env),
@@ -912,6 +946,20 @@ static int connect_branches(struct step *s, struct error *err)
     return -1;
 }
 
+static int prepare_start(struct step *s, struct error *err)
+{
+    int fds[2];
+    name_tmpdir(s);
+    if (s->launch->same_kernel_names && make_tmpdir(s, err))
+        return -1;
+    if (pipe2(fds, O_CLOEXEC | O_NONBLOCK))
+        return error_sys(err, "cannot make a pipe");
+    s->fail_event = event_new(s->config.base, fds[0], EV_READ | EV_PERSIST, on_start_failure, s);
+    event_add(s->fail_event, NULL);
+    s->fail_fd = fds[1];
+    return 0;
+}
+
 /* NULL: nothing is bound, and --verbose says why. */
 static struct affinity *bind_ranks(struct step *s)
 {
@@ -968,7 +1016,7 @@ static void launch(struct step *s)
     struct affinity *affinity = NULL;
     if (!connected) {
         /* nothing is started */
-    } else if (s->ranks_n && make_tmpdir(s, &err)) {
+    } else if (s->ranks_n && prepare_start(s, &err)) {
         fault(s, -1, CODE_STARTED_NOT, 0, "node %s: %s", node_name(s, s->me), err.text);
     } else if (s->ranks_n) {
         open_pmix(s);
@@ -1378,7 +1426,12 @@ void step_free(struct step *s)
     free_event(s->grace_event);
     free_event(s->timeout_event);
     free_event(s->branch_event);
-    if (s->tmpdir[0])
+    if (s->fail_event) {
+        close(event_get_fd(s->fail_event));
+        close(s->fail_fd);
+        event_free(s->fail_event);
+    }
+    if (s->tmpdir_made)
         file_remove_tree(AT_FDCWD, s->tmpdir, NULL);
     for (struct fence *f = s->fences, *next; f; f = next) {
         next = f->next;
