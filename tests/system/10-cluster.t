@@ -38,9 +38,8 @@ is "$(muster cluster status --json | jq -c '[.head.pid, .supervisor.pid, .nodes[
     "$(jq -c '[.head.pid, .supervisor.pid, .nodes[].pid]' <<<"$json")" "and leaves every process as it is"
 
 ok "stop" muster cluster stop
-left=
-for pid in $pids; do [ -d "/proc/$pid" ] && left="$left $pid"; done
-is "$left" "" "no process is left"
+# shellcheck disable=SC2086
+ok "no process is left" gone $pids
 is "$(ls "$MUSTER_DIR/pids")" "" "no pid file is left"
 ok "stop again is fine" muster cluster stop
 

@@ -25,5 +25,7 @@ fails 1 "another account cannot stop it" env MUSTER_DIR="$MUSTER_DIR" "$MUSTER_B
 like "$said" 'belongs to account' "and is told whose it is"
 is "$(muster cluster status --json | jq -r .head.state)" running "it still runs"
 ok "its owner stops it" muster cluster stop
-is "$(pgrep -u "$user_id" | wc -l)" 0 "no process of the user is left"
+# shellcheck disable=SC2046
+nothing_left() { gone $(pgrep -u "$user_id"); }
+ok "no process of the user is left" nothing_left
 done_testing

@@ -4,7 +4,7 @@
 
 start_cluster --nodes 3
 
-# survives WHAT: with a job at its gate, does what the function `strike` does, opens the gate, looks at the end.
+# survives WHAT: with the job $job at its gate, does what the function `strike` does, opens the gate, looks at the end.
 survives() {
     local what=$1 job
     new_work
@@ -31,11 +31,10 @@ strike() { kill_head; }
 survives "kill -9 of the head"
 is "$(muster job list --all --json | jq length)" 1 "the job is still listed, once"
 
-node_of_gate() { sed -n 's/started on \([^ ]*\) .*/\1/p' "$work/runs"; }
 agent_back() { local pid; pid=$(node_pid "$1"); [ "$pid" != 0 ] && [ "$pid" != "$2" ]; }
 strike() {
     local node pid
-    node=$(muster job view "$(muster job list --json | jq '.[0].id')" --json | jq -r '.allocation[0].node')
+    node=$(muster job view "$job" --json | jq -r '.allocation[0].node')
     pid=$(node_pid "$node")
     kill -9 "$pid"
     wait_for 10 agent_back "$node" "$pid"
@@ -45,7 +44,7 @@ survives "kill -9 of the agent"
 
 strike() {
     local node pid
-    node=$(muster job view "$(muster job list --json | jq '.[0].id')" --json | jq -r '.allocation[0].node')
+    node=$(muster job view "$job" --json | jq -r '.allocation[0].node')
     pid=$(node_pid "$node")
     kill -9 "$(head_pid)" "$pid"
     wait_for 10 agent_back "$node" "$pid"

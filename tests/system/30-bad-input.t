@@ -21,10 +21,10 @@ done <<'END'
 2 | numnodes.*-1             | job submit --numnodes=-1 true
 2 | numnodes.*999999999999   | job submit /numnodes:99999999999999999999 true
 2 | numcores.*0              | job submit /numcores:0 true
-1 | 9.*4                     | job submit /numnodes:9 true
-1 | 500.*4                   | job submit /numcores:500 true
-1 | nosuch                   | job submit /nodegroup:nosuch true
-1 | nosuch                   | job submit /requestednodes:nosuch true
+2 | 9.*4                     | job submit /numnodes:9 true
+2 | 500.*4                   | job submit /numcores:500 true
+2 | nosuch                   | job submit /nodegroup:nosuch true
+2 | nosuch                   | job submit /requestednodes:nosuch true
 2 | priority.*5000           | job submit /priority:5000 true
 2 | priority.*Urgent         | job submit /priority:Urgent true
 2 | runtime.*soon            | job submit /runtime:soon true

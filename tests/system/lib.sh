@@ -118,7 +118,11 @@ wait_for() {
         tick
     done
 }
-gone() { ! kill -0 "$1" 2>/dev/null; }
+# gone PID...: none of them lives (one that has only not been waited for has ended).
+gone() {
+    local pid
+    for pid; do case $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) in '' | Z* | X*) ;; *) return 1 ;; esac; done
+}
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
 
 # ---- clusters ----
