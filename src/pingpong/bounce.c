@@ -12,6 +12,7 @@
  */
 #include "pingpong/bounce.h"
 
+#include <dlfcn.h>
 #include <mpi.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -170,6 +171,25 @@ static void result_fill(struct bounce *b, struct end_result *out)
     out->count = s->count;
 }
 
+/* A launcher with more ranks than processors tells Open MPI to yield in every turn of its progress loop,
+ * which costs a third and more of the latency and is of no use here: who does not measure sleeps. Its libopen-pal
+ * has a switch for it; other libraries (and releases without it) go on as they are. */
+typedef bool yield_switch(bool);
+static yield_switch *library_switch(void)
+{
+    static yield_switch *found;
+    static bool looked;
+    if (!looked)
+        *(void **)&found = dlsym(RTLD_DEFAULT, "opal_progress_set_yield_when_idle");
+    looked = true;
+    return found;
+}
+
+bool bounce_library_switch(void)
+{
+    return library_switch() != NULL;
+}
+
 void bounce_run(struct bounce *b, int rank, int peer, bool yield, bool one_host, struct end_result *out)
 {
     static struct path_counters before, after;
@@ -181,6 +201,7 @@ void bounce_run(struct bounce *b, int rank, int peer, bool yield, bool one_host,
     sleep_receive(NULL, 0, peer, TAG_READY);
     MPI_Wait(&ready, MPI_STATUS_IGNORE);
     path_read(&before);
+    bool yielded = !yield && library_switch() && library_switch()(false);
 
     rounds(b, peer, first, yield, 1);
     out->damaged = pattern_damaged(b);
@@ -189,6 +210,8 @@ void bounce_run(struct bounce *b, int rank, int peer, bool yield, bool one_host,
     rounds(b, peer, first, yield, b->iterations);
     out->damaged |= pattern_damaged(b);
 
+    if (yielded)
+        library_switch()(true);
     path_read(&after);
     path_name(&before, &after, b->iterations, b->size, one_host, out->path);
     result_fill(b, out);

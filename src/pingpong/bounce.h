@@ -42,6 +42,7 @@ void bounce_release(struct bounce *b);
 
 /* Measures with `peer`, which calls the same at about the same time; the lower rank sends first. With
  * `yield` both ends give up the processor while they wait. `one_host`: both are under one kernel. */
+bool bounce_library_switch(void); /* whether the library's own yielding is turned off while a pair measures */
 void bounce_run(struct bounce *b, int rank, int peer, bool yield, bool one_host, struct end_result *out);
 
 /* Waits, mostly asleep, until a message from `source` (may be MPI_ANY_SOURCE) with `tag` is there, and

@@ -223,7 +223,7 @@ static void info_fill(struct conductor *c)
         .settings = buf_str(&settings),
         .mode_chosen = c->options->mode != MODE_AUTO,
         .tournament = c->options->mode == MODE_TOURNAMENT || (c->options->mode == MODE_AUTO && !hosts_share(c)),
-        .library_yields = library_yields(),
+        .library_yields = library_yields() && !bounce_library_switch(),
         .ranks = c->count,
         .nodes = c->nodes,
         .hosts = c->places.hosts,
