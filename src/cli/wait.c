@@ -314,6 +314,8 @@ int wait_job(struct context *ctx, uint64_t job, uint32_t follow_task, Mu__Reply 
     }
     progress_clear(&w.progress);
     signal(SIGINT, SIG_DFL);
+    if (w.output.note && !w.output.bytes)
+        fprintf(stderr, "%s: %s\n", ctx->program, shown_long(w.output.note));
     if (rc)
         client_reply_free(w.end);
     else
