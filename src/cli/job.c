@@ -16,12 +16,10 @@
 #include "model/states.h"
 
 #include <inttypes.h>
-#include <pwd.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 /* ---- submit, new, add ---- */
 
@@ -113,22 +111,32 @@ static int queue_job(struct context *ctx, const struct submit_args *a, const str
     return call_job(ctx, &req, reply, err);
 }
 
+/* " after 0.3 s", " after 1:05"; "" for a job that never ran. */
+static const char *ran_for(const Mu__Job *job)
+{
+    int64_t ms = job->ended_wall_ms - job->started_wall_ms;
+    if (!job->started_wall_ms)
+        return "";
+    if (ms < 60000)
+        return cli_keep(xasprintf(" after %.1f s", (double)(ms < 0 ? 0 : ms) / 1000));
+    return cli_keep(xasprintf(" after %s", elapsed_text(ms)));
+}
+
 /* After the end: says on stderr what became of it, and where to look. */
 static int report_end(struct context *ctx, const Mu__Job *job, bool followed)
 {
     int code = job_exit_code(job);
+    bool good = job->state == MU__JOB_STATE__JOB_STATE_FINISHED;
     if (ctx->json)
         return code;
     fflush(stdout);
-    if (job->state != MU__JOB_STATE__JOB_STATE_FINISHED)
+    if (!good)
         fprintf(stderr, "%s: job %" PRIu64 " %s%s%s\n", ctx->program, job->id,
                 job->state == MU__JOB_STATE__JOB_STATE_CANCELED ? "was cancelled" : "failed",
                 *job->message ? ": " : "", shown_long(job->message));
     if (!followed)
-        fprintf(stderr, "Job %" PRIu64 " %s%s%s; its output: muster task view %" PRIu64 ".1\n", job->id,
-                job->state == MU__JOB_STATE__JOB_STATE_FINISHED ? "has finished" : "has ended",
-                job->started_wall_ms ? " after " : "",
-                job->started_wall_ms ? elapsed_text(job->ended_wall_ms - job->started_wall_ms) : "", job->id);
+        fprintf(stderr, "Job %" PRIu64 " %s%s; its output: muster task view %" PRIu64 ".1\n", job->id,
+                good ? "has finished" : "has ended", ran_for(job), job->id);
     return code;
 }
 
@@ -382,12 +390,6 @@ static const struct example list_examples[] = {
     {NULL, NULL},
 };
 
-static const char *own_name(void)
-{
-    const struct passwd *pw = getpwuid(geteuid());
-    return pw ? cli_keep(xstrdup(pw->pw_name)) : cli_keep(xasprintf("%u", (unsigned)geteuid()));
-}
-
 /* What the head cannot filter by. */
 static bool job_wanted(const struct list_args *a, const Mu__Job *job)
 {
@@ -424,9 +426,8 @@ static void list_request(const struct list_args *a, Mu__JobList *body)
     *body = (Mu__JobList)MU__JOB_LIST__INIT;
     body->states = a->states.count ? (Mu__JobState *)a->states.list : a->all ? NULL : waiting;
     body->n_states = a->states.count ? a->states.count : a->all ? 0 : 2;
-    body->owner = (char *)(a->user ? a->user : a->all ? "" : own_name());
-    if (!strcmp(body->owner, "*"))
-        body->owner = (char *)"";
+    body->owner = (char *)(a->user && strcmp(a->user, "*") ? a->user : "");
+    body->own = !a->user && !a->all;
     body->name = (char *)(a->name && strcmp(a->name, "*") ? a->name : "");
     body->limit = a->limit;
 }

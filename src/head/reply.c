@@ -241,7 +241,7 @@ void reply_job_get(struct session *session, uint64_t request, const Mu__JobGet *
     free(body.history);
 }
 
-static bool job_matches(const Mu__JobList *list, const Mu__Job *job)
+static bool job_matches(const struct session *s, const Mu__JobList *list, const Mu__Job *job)
 {
     if (list->n_states) {
         bool found = false;
@@ -250,6 +250,8 @@ static bool job_matches(const Mu__JobList *list, const Mu__Job *job)
         if (!found)
             return false;
     }
+    if (list->own && (!job->owner || job->owner->uid != s->owner->uid))
+        return false;
     if (*list->owner && (!job->owner || strcmp(list->owner, job->owner->name)))
         return false;
     if (*list->name) {
@@ -273,7 +275,7 @@ void reply_job_list(struct session *session, uint64_t request, const Mu__JobList
     size_t bytes = 0;
     body.jobs = xcalloc(limit, sizeof *body.jobs);
     for (const Mu__Job *job = core_prev_job(core, 0); job; job = core_prev_job(core, job->id)) {
-        if (!job_matches(list, job))
+        if (!job_matches(session, list, job))
             continue;
         body.total++;
         if (list->after_id && job->id >= list->after_id)

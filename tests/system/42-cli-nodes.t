@@ -50,7 +50,7 @@ is "$("$m" run --nodegroup AzureNodes hostname)" "node03: node03" "--nodegroup"
 is "$("$m" run --nodes node01 --env A=7 --workdir /tmp 'echo $A $PWD')" "node01: 7 /tmp" "--env and --workdir"
 fails 3 "the exit code is the worst" "$m" run 'case $(hostname) in node02) exit 3 ;; node03) exit 2 ;; esac'
 like "$said" 'node02: exit code 3' "... and the nodes are named"
-is "$("$m" run --json hostname | jq -r 'map(.output) | join("")' | sort | paste -sd' ')" "node01 node02 node03" "run --json"
+is "$("$m" run --json hostname | jq -c 'map(.output)')" '["node01\n","node02\n","node03\n"]' "run --json"
 is "$("$m" run --nodes node01 'printf a')" "node01: a" "a last line without its end"
 one_line_error 1 'no node is named "node99"' "an unknown node" "$m" run --nodes node99 true
 one_line_error 1 'nothere' "an unknown group" "$m" run --nodegroup nothere true
