@@ -46,7 +46,7 @@ static const struct {
                   "DELETE FROM %s WHERE name = ?3", "SELECT 0, 0, name, row FROM %s"},
 };
 static const char *const tables[ROW_KIND_COUNT] = {
-#define X(name, word) [name] = word,
+#define X(name, word) [name] = (word),
     ROW_KINDS(X)
 #undef X
 };

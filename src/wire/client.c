@@ -25,6 +25,7 @@ struct waiting {
     STAILQ_ENTRY(waiting) next;
     Mu__Frame *frame;
 };
+STAILQ_HEAD(waiting_list, waiting);
 
 struct client {
     int fd;
@@ -32,7 +33,7 @@ struct client {
     uint64_t last_id;
     struct buf out, in;
     Mu__Frame *hello;
-    STAILQ_HEAD(, waiting) replies;
+    struct waiting_list replies;
 };
 
 static int64_t deadline_of(int timeout_ms)

@@ -78,9 +78,10 @@ static ProtobufCMessage *next_part(ProtobufCMessage *message, struct walk *at)
                 return (*(ProtobufCMessage ***)member)[at->item++];
         } else if (at->item == 0) {
             bool other = f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF && *(uint32_t *)quantifier != f->id;
+            ProtobufCMessage *part = other ? NULL : *(ProtobufCMessage **)member;
             at->item = 1;
-            if (!other && *(ProtobufCMessage **)member)
-                return *(ProtobufCMessage **)member;
+            if (part)
+                return part;
         }
     }
     return NULL;

@@ -12,8 +12,8 @@
 #include "base/error.h"
 #include "proto/wire.pb-c.h"
 
-#define FRAME_MAX (8u * 1024 * 1024)   /* after the peer is known */
-#define FRAME_MAX_HELLO (256u * 1024)  /* before */
+#define FRAME_MAX (8u * 1024 * 1024)  /* after the peer is known */
+#define FRAME_MAX_HELLO (256u * 1024) /* before */
 
 /* Appends the frame to `out`. Longer than FRAME_MAX is ERR_LIMIT. */
 int frame_encode(const Mu__Frame *frame, struct buf *out, struct error *err);

@@ -374,7 +374,7 @@ static void address_text(const struct sockaddr *sa, socklen_t len, char *out, si
 
 static void describe_peer(struct link *l)
 {
-    struct sockaddr_storage ss;
+    struct sockaddr_storage ss = {0};
     socklen_t len = sizeof ss, cred_len = sizeof l->cred;
     if (getpeername(l->fd, (struct sockaddr *)&ss, &len))
         ss.ss_family = AF_UNSPEC;
@@ -617,7 +617,7 @@ struct link *link_connect_tcp(struct event_base *base, const char *address, uint
                               struct tls_context *tls, const char *expect, const struct link_ops *ops,
                               void *arg, struct error *err)
 {
-    struct sockaddr_storage ss;
+    struct sockaddr_storage ss = {0};
     socklen_t len = numeric_address(address, port, &ss);
     if (!len && strlen(address) > 253) {
         error_set(err, ERR_LIMIT, "host name is too long: %.60s...", address);

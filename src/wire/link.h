@@ -37,7 +37,8 @@ struct link_ops {
 
 #define LINK_UNSENT_MAX (64u * 1024 * 1024)
 
-/* Takes over a connected descriptor (made non-blocking; closed on failure too). tls NULL: plain (unix sockets only). */
+/* Takes over a connected descriptor (made non-blocking; closed on failure too). tls NULL: plain (unix sockets
+ * only). */
 struct link *link_accept(struct event_base *base, int fd, struct tls_context *tls, const struct link_ops *ops,
                          void *arg, struct error *err);
 /* Connects without blocking; errors arrive in on_closed. `address` is a numeric IPv4/IPv6 address or
@@ -46,15 +47,16 @@ struct link *link_connect_tcp(struct event_base *base, const char *address, uint
                               struct tls_context *tls, const char *expect, const struct link_ops *ops,
                               void *arg, struct error *err);
 /* Fails at once with ERR_UNAVAILABLE when nobody listens. */
-struct link *link_connect_unix(struct event_base *base, const char *path, const struct link_ops *ops, void *arg,
-                               struct error *err);
+struct link *link_connect_unix(struct event_base *base, const char *path, const struct link_ops *ops,
+                               void *arg, struct error *err);
 
-void link_close(struct link *link);            /* at once; NULL is fine */
-void link_close_flushed(struct link *link);    /* after what was sent has left (at most 5 s); no more callbacks */
+void link_close(struct link *link); /* at once; NULL is fine */
+void link_close_flushed(
+    struct link *link); /* after what was sent has left (at most 5 s); no more callbacks */
 void link_send(struct link *link, const Mu__Frame *frame); /* copies; never blocks */
 /* The same for frames that frame_encode() has made already: whole ones, one after the other. */
 void link_send_packed(struct link *link, const void *frames, size_t len);
-size_t link_unsent(const struct link *link);   /* bytes waiting to leave: senders of bulk data watch it */
+size_t link_unsent(const struct link *link);    /* bytes waiting to leave: senders of bulk data watch it */
 void link_pause(struct link *link, bool pause); /* stop reading from the peer: back-pressure */
 void link_limit(struct link *link, size_t frame_max); /* FRAME_MAX_HELLO until raised */
 /* Other times, in milliseconds, than the 10 s (30 s) and 60 s above. */

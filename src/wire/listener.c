@@ -209,8 +209,8 @@ static int parse_numeric(const char *address, struct sockaddr_storage *ss, sockl
 {
     struct sockaddr_in *in4 = (struct sockaddr_in *)ss;
     struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ss;
-    char host[256];
-    uint16_t port;
+    char host[256] = "";
+    uint16_t port = 0;
     if (address_split(address, host, &port, err))
         return -1;
     memset(ss, 0, sizeof *ss);
@@ -232,23 +232,30 @@ static int parse_numeric(const char *address, struct sockaddr_storage *ss, sockl
 
 static void describe(struct listener *l)
 {
-    struct sockaddr_storage ss;
-    socklen_t len = sizeof ss;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in4;
+        struct sockaddr_in6 in6;
+    } at = {0};
+    socklen_t len = sizeof at;
     char host[INET6_ADDRSTRLEN] = "?";
-    if (getsockname(evconnlistener_get_fd(l->lev), (struct sockaddr *)&ss, &len))
+    if (getsockname(evconnlistener_get_fd(l->lev), &at.any, &len))
         return;
-    bool six = ss.ss_family == AF_INET6;
-    const void *bytes = six ? (void *)&((struct sockaddr_in6 *)&ss)->sin6_addr
-                            : (void *)&((struct sockaddr_in *)&ss)->sin_addr;
-    l->port = ntohs(six ? ((struct sockaddr_in6 *)&ss)->sin6_port : ((struct sockaddr_in *)&ss)->sin_port);
-    inet_ntop(ss.ss_family, bytes, host, sizeof host);
-    snprintf(l->text, sizeof l->text, six ? "[%s]:%u" : "%s:%u", host, l->port);
+    if (at.any.sa_family == AF_INET6) {
+        l->port = ntohs(at.in6.sin6_port);
+        inet_ntop(AF_INET6, &at.in6.sin6_addr, host, sizeof host);
+        snprintf(l->text, sizeof l->text, "[%s]:%u", host, l->port);
+    } else {
+        l->port = ntohs(at.in4.sin_port);
+        inet_ntop(AF_INET, &at.in4.sin_addr, host, sizeof host);
+        snprintf(l->text, sizeof l->text, "%s:%u", host, l->port);
+    }
 }
 
 struct listener *listener_tcp(struct event_base *base, const char *address, listener_accept_fn *fn, void *arg,
                               struct error *err)
 {
-    struct sockaddr_storage ss;
+    struct sockaddr_storage ss = {0};
     socklen_t len = 0;
     int on = 1;
     if (parse_numeric(address, &ss, &len, err))

@@ -21,16 +21,6 @@
 static char folder[] = "/tmp/muster-store-XXXXXX";
 static char *path; /* of the store in it */
 
-__attribute__((weak)) void batch_free(struct batch *batch)
-{
-    for (size_t i = 0; i < batch->count; i++) {
-        free(batch->rows[i].name);
-        free(batch->rows[i].data);
-    }
-    free(batch->rows);
-    *batch = (struct batch){0};
-}
-
 /* ---- helpers ---- */
 
 static struct row *add_row(struct batch *b, enum row_kind kind, uint64_t id, uint32_t sub, const char *name)
