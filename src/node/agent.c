@@ -198,7 +198,7 @@ static void take_heartbeat(const Mu__NodeOrder *order)
     int64_t sent = up.sent_ms[order->heartbeat_seq % SENT_KEPT];
     if (sent > up.agent->lease_from_ms)
         up.agent->lease_from_ms = sent;
-    attempts_renew(up.agent->attempts);
+    attempts_renew(up.agent->attempts, order->lease_ms);
 }
 
 static void take_order(const Mu__NodeOrder *o)
@@ -245,7 +245,7 @@ static void take_hello(const Mu__Hello *h)
     up.agent->lease_from_ms = up.hello_ms > up.agent->lease_from_ms ? up.hello_ms : up.agent->lease_from_ms;
     log_info("connected to head %s of cluster %s", up.agent->config.head, up.agent->cluster);
     beat();
-    attempts_renew(up.agent->attempts);
+    attempts_renew(up.agent->attempts, 0);
     agent_soon(up.agent);
 }
 

@@ -2,9 +2,12 @@
  *
  *   order --> folder, order file, lock --fsync of attempts/--> keeper --reports--> released --> forgotten
  *
+ * Making and deleting files is what a short task's life costs most (keeper_proto.h), so a forgotten
+ * attempt's folder is renamed to free.N and serves a later one; the same goes for its cgroup.
+ *
  * The folder is the memory: it is durable before the keeper runs, so an attempt that was started is
  * never started again under its number, whatever dies in between. A restarted agent reads the
- * folders; a lock that is held means a keeper, which is asked over its socket; a free lock with a
+ * folders; a lock that is held means a keeper, which calls soon and says how it stands; a free lock with a
  * status is over; a free lock without one means that the keeper was killed (or never ran), and then
  * the agent itself ends what is left, by the cgroup or by the mark in the environment.
  *
@@ -36,8 +39,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include <uthash.h>
 
@@ -56,21 +61,25 @@ _Static_assert((int)KEEPER_FAIL_EXIT == (int)MU__TASK_FAILURE__FAIL_EXIT &&
 
 #define CHUNK_MAX 65536
 #define SWEEP_MS 50
-#define STATUS_MAX 8192
+#define FREE_MAX 64 /* folders and cgroups kept for later attempts */
+#define CALLERS_MAX 4096
 
 struct attempt {
     uint64_t id;
     struct attempts *all;
-    char name[24]; /* of its folder and cgroup */
+    char name[24];   /* of its folder */
+    char cgroup[24]; /* of its cgroup; empty: none */
     bool first;    /* this node runs the task */
     bool folder;   /* it has one */
     bool alive;    /* a keeper, or what a dead one left */
+    bool swept;    /* its cgroup was killed from here */
     bool starting; /* folder made, keeper to be spawned at the end of this turn */
-    int alive_lock, context; /* while starting */
+    int order, context; /* while starting */
     uid_t uid;
     uint8_t route[ROUTE_LEN];
     bool has_route;
     uint32_t lease_ms;
+    int64_t renewed_ms;
     int control;
     struct event *readable;
     struct event *sweep; /* timer while something of a dead keeper may live */
@@ -84,12 +93,31 @@ struct attempt {
 };
 TAILQ_HEAD(attempt_list, attempt);
 
+/* Names PREFIX.N that exist and serve nobody. */
+struct pool {
+    char names[FREE_MAX][24];
+    unsigned count, last; /* last: greatest N given */
+};
+
+/* A keeper that has called and not said so far whose it is. */
+struct caller {
+    struct attempts *all;
+    int fd;
+    struct event *event;
+    TAILQ_ENTRY(caller) next;
+};
+TAILQ_HEAD(callers, caller);
+
 struct attempts {
     struct agent *agent;
     struct attempt *by_id;
     struct attempt_list dirty, streams, starts;
     int folder; /* DIR/attempts */
     int cgroup; /* parent of the attempts' cgroups, -1: none here */
+    struct pool folders, cgroups; /* not in use */
+    int listening; /* agent.sock */
+    struct event *calls;
+    struct callers callers;
 };
 
 static void on_control(evutil_socket_t fd, short what, void *arg);
@@ -109,7 +137,7 @@ static struct attempt *add(struct attempts *all, uint64_t id)
     struct attempt *a = xcalloc(1, sizeof *a);
     a->id = id;
     a->all = all;
-    a->control = a->alive_lock = a->context = a->spool.fd = -1;
+    a->control = a->order = a->context = a->spool.fd = -1;
     snprintf(a->name, sizeof a->name, "%llu", (unsigned long long)id);
     HASH_ADD(hh, all->by_id, id, sizeof a->id, a);
     return a;
@@ -155,11 +183,11 @@ static void close_starting(struct attempt *a)
     if (a->starting)
         TAILQ_REMOVE(&a->all->starts, a, next_start);
     a->starting = false;
-    if (a->alive_lock >= 0)
-        close(a->alive_lock);
+    if (a->order >= 0)
+        close(a->order);
     if (a->context >= 0)
         close(a->context);
-    a->alive_lock = a->context = -1;
+    a->order = a->context = -1;
 }
 
 static void drop(struct attempt *a)
@@ -177,6 +205,50 @@ static void drop(struct attempt *a)
     free(a);
 }
 
+static void pool_put(struct pool *pool, const char *name)
+{
+    snprintf(pool->names[pool->count++], sizeof pool->names[0], "%s", name);
+}
+
+static void pool_seen(struct pool *pool, const char *name)
+{
+    unsigned number = (unsigned)strtoul(strchr(name, '.') + 1, NULL, 10);
+    if (number > pool->last)
+        pool->last = number;
+}
+
+/* It has been seen empty (by the keeper, or by a sweep). One with groups of MPI steps in it (a folder
+ * with more than two links) or one that was killed (cgroup.h) does not serve again. */
+static void cgroup_free(struct attempt *a)
+{
+    struct attempts *all = a->all;
+    struct stat st;
+    if (!a->cgroup[0])
+        return;
+    if (!a->report.killed && all->cgroups.count < FREE_MAX && fstatat(all->cgroup, a->cgroup, &st, 0) == 0 && st.st_nlink == 2)
+        pool_put(&all->cgroups, a->cgroup);
+    else if (custody_cgroup_remove(all->cgroup, a->cgroup))
+        return; /* busy for a moment: tried again when the attempt is forgotten */
+    a->cgroup[0] = 0;
+}
+
+/* Gives the attempt a cgroup: its name, empty where there is none to be had. */
+static void cgroup_take(struct attempt *a)
+{
+    struct attempts *all = a->all;
+    if (all->cgroup < 0)
+        return;
+    if (all->cgroups.count) {
+        snprintf(a->cgroup, sizeof a->cgroup, "%s", all->cgroups.names[--all->cgroups.count]);
+        return;
+    }
+    snprintf(a->cgroup, sizeof a->cgroup, "a.%u", ++all->cgroups.last);
+    if (mkdirat(all->cgroup, a->cgroup, 0755)) {
+        log_warn("attempt %s: cannot make a cgroup: %s", a->name, strerror(errno));
+        a->cgroup[0] = 0;
+    }
+}
+
 /* The attempt is over, one way or the other: nothing of it lives. */
 static void over(struct attempt *a, const struct report *report)
 {
@@ -186,15 +258,14 @@ static void over(struct attempt *a, const struct report *report)
     if (a->report.output_total < printed)
         a->report.output_total = printed;
     close_control(a);
-    if (a->all->cgroup >= 0)
-        custody_cgroup_remove(a->all->cgroup, a->name); /* busy for a moment, it goes when forgotten */
+    cgroup_free(a);
     stream(a);
     say(a);
 }
 
 static void over_because(struct attempt *a, int phase, int failure, const char *text)
 {
-    struct report r = {.phase = phase, .failure = failure, .has_result = a->first && phase == KEEPER_RELEASED};
+    struct report r = {.phase = phase, .failure = failure, .killed = a->swept, .has_result = a->first && phase == KEEPER_RELEASED};
     if (r.has_result)
         r.exit_code = failure == KEEPER_FAIL_SETUP ? 126 : 137;
     snprintf(r.message, sizeof r.message, "%s", text);
@@ -203,29 +274,36 @@ static void over_because(struct attempt *a, int phase, int failure, const char *
 
 /* ---- what a dead keeper left ---- */
 
-static void write_status(struct attempt *a, const struct report *r)
+static void write_status(struct attempt *a, const struct report *report)
 {
-    char path[64], text[STATUS_MAX];
-    struct error err;
+    char path[64], text[KEEPER_STATUS_LEN];
+    struct report r = *report;
+    r.attempt = a->id;
     snprintf(path, sizeof path, "%s/status", a->name);
-    size_t len = report_format(r, text, sizeof text);
-    if (file_write(a->all->folder, path, text, len, 0600, false, &err))
-        log_error("attempt %s: %s", a->name, err.text);
+    memset(text, '\n', sizeof text);
+    size_t len = report_format(&r, text, sizeof text);
+    text[len] = '\n';
+    int fd = openat(a->all->folder, path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 || pwrite(fd, text, sizeof text, 0) != (ssize_t)sizeof text)
+        log_error("attempt %s: cannot write its status: %s", a->name, strerror(errno));
+    if (fd >= 0)
+        close(fd);
 }
 
+/* A status with another number is left from the folder's last use. */
 static bool read_status(struct attempt *a, struct report *r)
 {
     char path[64];
     struct buf text = BUF_INIT;
     struct error err;
     snprintf(path, sizeof path, "%s/status", a->name);
-    bool good = file_read(a->all->folder, path, STATUS_MAX, &text, NULL) == 0;
+    bool good = a->folder && file_read(a->all->folder, path, KEEPER_STATUS_LEN, &text, NULL) == 0;
     if (good && report_parse(r, buf_str(&text), text.len, &err)) {
         log_error("attempt %s: status: %s", a->name, err.text);
         good = false;
     }
     buf_free(&text);
-    return good;
+    return good && r->attempt == a->id;
 }
 
 /* True: something was there (and has been told to die). */
@@ -233,12 +311,16 @@ static bool kill_left(struct attempt *a)
 {
     char mark[160];
     struct attempts *all = a->all;
-    int cgroup = all->cgroup >= 0 ? openat(all->cgroup, a->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int cgroup = a->cgroup[0]
+                     ? openat(all->cgroup, a->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+                     : -1;
     if (cgroup >= 0) {
         int events = openat(cgroup, "cgroup.events", O_RDONLY | O_CLOEXEC);
         bool lives = custody_cgroup_populated(events) == 1;
-        if (lives)
+        if (lives) {
+            a->swept = true;
             custody_cgroup_kill(cgroup);
+        }
         if (events >= 0)
             close(events);
         close(cgroup);
@@ -296,12 +378,25 @@ static void sweep(struct attempt *a)
 
 /* ---- keepers ---- */
 
+static bool locked(struct attempt *a)
+{
+    char path[64];
+    struct error err = {0};
+    snprintf(path, sizeof path, "%s/order", a->name);
+    int held = file_locked(a->all->folder, path, &err);
+    if (held < 0 && err.code != ERR_NOT_FOUND)
+        log_error("attempt %s: %s", a->name, err.text);
+    return held == 1;
+}
+
 static void keeper_gone(struct attempt *a)
 {
     struct report r;
     close_control(a);
     if (read_status(a, &r))
         over(a, &r);
+    else if (locked(a)) /* it is still ending, or it lives and will call */
+        sweep_later(a);
     else
         sweep(a);
 }
@@ -357,42 +452,93 @@ static void watch(struct attempt *a, int control)
         tell(a, a->end_order);
 }
 
-/* Takes up with a folder found at start: 1 done, 0 ask again later. */
-static int take_up(struct attempt *a)
+/* Looks at an attempt whose keeper is not connected: it is over, or left for dead, or it will call. */
+static void look(struct attempt *a)
 {
-    char path[64];
-    struct error err = {0};
     struct report r;
     if (read_status(a, &r)) {
         over(a, &r);
-        return 1;
+    } else if (locked(a)) {
+        sweep_later(a);
+    } else if (read_status(a, &r)) { /* written between the two looks */
+        over(a, &r);
+    } else {
+        sweep(a);
     }
-    snprintf(path, sizeof path, "%s/alive", a->name);
-    int locked = file_locked(a->all->folder, path, &err);
-    if (locked < 0 && err.code != ERR_NOT_FOUND)
-        log_error("attempt %s: %s", a->name, err.text);
-    if (locked != 1) {
-        if (read_status(a, &r)) /* written between the two looks */
-            over(a, &r);
-        else
-            sweep(a);
-        return 1;
-    }
-    int folder = openat(a->all->folder, a->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int control = folder >= 0 ? keeper_connect(folder, &err) : -1;
-    if (folder >= 0)
-        close(folder);
-    if (control < 0)
-        return 0; /* it is just starting, or just ending */
-    watch(a, control);
-    return 1;
 }
 
 static void on_sweep(evutil_socket_t fd, short what, void *arg)
 {
     struct attempt *a = arg;
-    if (a->control < 0 && a->alive && !take_up(a))
-        sweep_later(a);
+    if (a->control < 0 && a->alive)
+        look(a);
+}
+
+static void caller_free(struct caller *c, bool hang_up)
+{
+    TAILQ_REMOVE(&c->all->callers, c, next);
+    if (c->event)
+        event_free(c->event);
+    if (hang_up)
+        close(c->fd);
+    free(c);
+}
+
+/* Its first packet is a report, which says whose keeper it is. */
+static void on_caller(evutil_socket_t fd, short what, void *arg)
+{
+    struct caller *c = arg;
+    char text[KEEPER_PACKET_MAX];
+    struct report r;
+    struct error err;
+    ssize_t n = recv(fd, text, sizeof text, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    struct attempt *a = n > 0 && report_parse(&r, text, (size_t)n, &err) == 0 ? find(c->all, r.attempt) : NULL;
+    bool good = a && a->alive && a->control < 0;
+    caller_free(c, !good);
+    if (!good)
+        return;
+    watch(a, fd);
+    take_report(a, &r);
+}
+
+static void on_call(evutil_socket_t listening, short what, void *arg)
+{
+    struct attempts *all = arg;
+    struct ucred who;
+    socklen_t len = sizeof who;
+    int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (fd < 0)
+        return;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) || who.uid != geteuid()) {
+        close(fd);
+        return;
+    }
+    struct caller *c = xcalloc(1, sizeof *c);
+    c->all = all;
+    c->fd = fd;
+    TAILQ_INSERT_TAIL(&all->callers, c, next);
+    c->event = event_new(all->agent->base, fd, EV_READ | EV_PERSIST, on_caller, c);
+    if (!c->event || event_add(c->event, NULL))
+        caller_free(c, true);
+}
+
+/* The path goes by the descriptor: the folder's own may be longer than a socket address. */
+static int listen_for_keepers(struct attempts *all, struct error *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int dir = all->agent->dir;
+    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/" AGENT_SOCKET, dir);
+    unlinkat(dir, AGENT_SOCKET, 0);
+    all->listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (all->listening < 0 || bind(all->listening, (struct sockaddr *)&address, sizeof address) ||
+        listen(all->listening, CALLERS_MAX))
+        return error_sys(err, "cannot listen at " AGENT_SOCKET);
+    all->calls = event_new(all->agent->base, all->listening, EV_READ | EV_PERSIST, on_call, all);
+    if (!all->calls || event_add(all->calls, NULL))
+        return error_set(err, ERR_INTERNAL, "cannot watch " AGENT_SOCKET);
+    return 0;
 }
 
 /* ---- preparing ---- */
@@ -430,6 +576,7 @@ static void order_fill(struct attempt *a, struct order *o, const Mu__PrepareOrde
     order_set(&o->run_dir, text);
     snprintf(text, sizeof text, "%s/muster-step", c->bin);
     order_set(&o->step_program, text);
+    order_set(&o->cgroup, a->cgroup);
     if (a->has_route) {
         char hex[2 * ROUTE_LEN + 1];
         hex_encode(a->route, ROUTE_LEN, hex);
@@ -484,22 +631,57 @@ static int make_context(struct attempt *a, const Mu__PrepareOrder *p, struct err
     return a->context < 0 ? -1 : 0;
 }
 
+/* One that served an earlier attempt, if there is one. */
+static int take_folder(struct attempt *a, struct error *err)
+{
+    struct attempts *all = a->all;
+    while (all->folders.count) {
+        const char *free_one = all->folders.names[--all->folders.count];
+        if (renameat2(all->folder, free_one, all->folder, a->name, RENAME_NOREPLACE) == 0)
+            return 0;
+        if (errno == EEXIST)
+            break;
+        log_warn("attempts/%s: %s", free_one, strerror(errno));
+    }
+    return mkdirat(all->folder, a->name, 0700) ? error_sys(err, "cannot make folder attempts/%s", a->name) : 0;
+}
+
+static int open_order(struct attempt *a, struct error *err)
+{
+    char path[64];
+    snprintf(path, sizeof path, "%s/order", a->name);
+    a->order = openat(a->all->folder, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (a->order < 0)
+        return error_sys(err, "cannot create attempts/%s", path);
+    if (flock(a->order, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    error_sys(err, "cannot lock attempts/%s", path);
+    close(a->order);
+    a->order = -1;
+    return -1;
+}
+
 static int make_folder(struct attempt *a, const struct order *o, struct error *err)
 {
     struct buf text = BUF_INIT;
-    char path[64];
-    if (mkdirat(a->all->folder, a->name, 0700))
-        return error_sys(err, "cannot make folder attempts/%s", a->name);
-    a->folder = true;
-    snprintf(path, sizeof path, "%s/order", a->name);
-    order_encode(o, &text);
-    int rc = file_write(a->all->folder, path, text.data, text.len, 0600, false, err);
-    buf_free(&text);
-    if (rc)
+    if (take_folder(a, err))
         return -1;
-    snprintf(path, sizeof path, "%s/alive", a->name);
-    a->alive_lock = file_lock(a->all->folder, path, err);
-    return a->alive_lock < 0 ? -1 : 0;
+    a->folder = true;
+    if (open_order(a, NULL)) { /* its last keeper is not quite gone: take a new one */
+        if (file_remove_tree(a->all->folder, a->name, err))
+            return -1;
+        if (mkdirat(a->all->folder, a->name, 0700))
+            return error_sys(err, "cannot make folder attempts/%s", a->name);
+        if (open_order(a, err))
+            return -1;
+    }
+    order_encode(o, &text);
+    ssize_t n = pwrite(a->order, text.data, text.len, 0);
+    size_t len = text.len;
+    buf_free(&text);
+    if (n != (ssize_t)len)
+        return error_sys(err, "cannot write attempts/%s/order", a->name);
+    return 0;
 }
 
 static void prepare(struct attempt *a, const Mu__PrepareOrder *p)
@@ -533,6 +715,7 @@ static void prepare(struct attempt *a, const Mu__PrepareOrder *p)
     a->has_route = me->route.len == ROUTE_LEN;
     if (a->has_route)
         memcpy(a->route, me->route.data, ROUTE_LEN);
+    cgroup_take(a);
     order_fill(a, &o, p, &who);
     if (p->lease_ms)
         o.lease_ms = (uint64_t)lease;
@@ -566,12 +749,16 @@ static void spawn(struct attempt *a)
     struct error err;
     char text[512], program[PATH_MAX];
     snprintf(program, sizeof program, "%s/muster-keeper", all->agent->config.bin);
-    struct keeper_start start = {.program = program, .alive = a->alive_lock, .context = a->context, .cgroup = -1};
+    struct keeper_start start = {.program = program,
+                                 .order = a->order,
+                                 .node = all->agent->dir,
+                                 .context = a->context,
+                                 .cgroup = -1};
     int control;
     pid_t pid;
     start.folder = openat(all->folder, a->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (all->cgroup >= 0 && (mkdirat(all->cgroup, a->name, 0755) == 0 || errno == EEXIST))
-        start.cgroup = openat(all->cgroup, a->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (a->cgroup[0])
+        start.cgroup = openat(all->cgroup, a->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int rc = start.folder < 0 ? error_sys(&err, "cannot open folder attempts/%s", a->name)
                               : keeper_spawn(&start, &control, &pid, &err);
     if (start.folder >= 0)
@@ -636,6 +823,23 @@ void attempts_end(struct attempts *all, const Mu__EndOrder *order)
     }
 }
 
+/* What it printed is removed; order and status are overwritten by the next one. */
+static bool folder_free(struct attempt *a)
+{
+    struct attempts *all = a->all;
+    char path[64], name[24];
+    if (all->folders.count == FREE_MAX)
+        return false;
+    snprintf(path, sizeof path, "%s/out", a->name);
+    if (a->report.output_total && unlinkat(all->folder, path, 0) && errno != ENOENT)
+        return false;
+    snprintf(name, sizeof name, "free.%u", ++all->folders.last);
+    if (renameat2(all->folder, a->name, all->folder, name, RENAME_NOREPLACE))
+        return false;
+    pool_put(&all->folders, name);
+    return true;
+}
+
 void attempts_forget(struct attempts *all, uint64_t id)
 {
     struct attempt *a = find(all, id);
@@ -646,9 +850,10 @@ void attempts_forget(struct attempts *all, uint64_t id)
         log_warn("attempt %s lives and is not forgotten", a->name);
         return;
     }
-    if (all->cgroup >= 0 && a->folder && custody_cgroup_remove(all->cgroup, a->name))
-        log_warn("attempt %s: its cgroup cannot be removed: %s", a->name, strerror(errno));
-    if (a->folder && file_remove_tree(all->folder, a->name, &err))
+    cgroup_free(a);
+    if (a->cgroup[0])
+        log_warn("attempt %s: its cgroup %s is left behind", a->name, a->cgroup);
+    if (a->folder && !folder_free(a) && file_remove_tree(all->folder, a->name, &err))
         log_error("attempt %s: %s", a->name, err.text);
     drop(a);
 }
@@ -665,16 +870,20 @@ void attempts_credit(struct attempts *all, const Mu__OutputCredit *credit)
     stream(a);
 }
 
-void attempts_renew(struct attempts *all)
+void attempts_renew(struct attempts *all, uint32_t lease_ms)
 {
     struct attempt *a, *next;
     int64_t now = clock_boot_ms();
     HASH_ITER(hh, all->by_id, a, next)
     {
+        if (a->lease_ms && lease_ms)
+            a->lease_ms = lease_ms;
         int64_t left = all->agent->lease_from_ms + a->lease_ms - now;
         char text[40];
-        if (a->control < 0 || !a->lease_ms || left <= 0)
+        /* A keeper is not woken more often than it needs: it may share a processor with the task. */
+        if (a->control < 0 || !a->lease_ms || left <= 0 || now - a->renewed_ms < a->lease_ms / 10)
             continue;
+        a->renewed_ms = now;
         snprintf(text, sizeof text, "lease %lld", (long long)left);
         tell(a, text);
     }
@@ -868,8 +1077,10 @@ static void load(struct attempts *all, uint64_t id)
     a->first = true;
     snprintf(path, sizeof path, "%s/order", a->name);
     if (file_read(all->folder, path, KEEPER_ORDER_MAX, &text, &err) == 0 &&
-        order_decode(&o, text.data, text.len, &err) == 0) {
+        order_decode(&o, text.data, text.len, &err) == 0 &&
+        (o.attempt == id || error_set(&err, ERR_PROTOCOL, "it is of attempt %llu", (unsigned long long)o.attempt) == 0)) {
         a->first = o.index == 0;
+        snprintf(a->cgroup, sizeof a->cgroup, "%s", o.cgroup);
         a->uid = (uid_t)o.uid;
         a->lease_ms = (uint32_t)o.lease_ms;
         a->has_route = strlen(o.route) == 2 * ROUTE_LEN && hex_decode(o.route, a->route, ROUTE_LEN) == 0;
@@ -879,8 +1090,43 @@ static void load(struct attempts *all, uint64_t id)
     }
     order_release(&o);
     buf_free(&text);
-    if (!take_up(a))
-        sweep_later(a);
+    look(a);
+}
+
+/* A file `out` means that it was not emptied to the end. */
+static void load_free(struct attempts *all, const char *name)
+{
+    char path[64];
+    struct error err;
+    pool_seen(&all->folders, name);
+    snprintf(path, sizeof path, "%.24s/out", name);
+    unlinkat(all->folder, path, 0);
+    if (all->folders.count < FREE_MAX && strlen(name) < sizeof all->folders.names[0])
+        pool_put(&all->folders, name);
+    else if (file_remove_tree(all->folder, name, &err))
+        log_warn("attempts/%s: %s", name, err.text);
+}
+
+/* Groups of attempts that live are theirs; the others are removed, so that the numbers start anew. */
+static void load_cgroups(struct attempts *all)
+{
+    struct attempt *a, *next;
+    int fd = all->cgroup >= 0 ? openat(all->cgroup, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        bool used = false;
+        if (strncmp(e->d_name, "a.", 2))
+            continue;
+        for (unsigned i = 0; i < all->cgroups.count; i++)
+            used = used || !strcmp(all->cgroups.names[i], e->d_name);
+        pool_seen(&all->cgroups, e->d_name);
+        HASH_ITER(hh, all->by_id, a, next)
+        used = used || !strcmp(a->cgroup, e->d_name);
+        if (!used)
+            custody_cgroup_remove(all->cgroup, e->d_name);
+    }
+    if (dir)
+        closedir(dir);
 }
 
 static int load_all(struct attempts *all, struct error *err)
@@ -894,6 +1140,8 @@ static int load_all(struct attempts *all, struct error *err)
         uint64_t id = strtoull(e->d_name, &end, 10);
         if (id && !*end)
             load(all, id);
+        else if (!strncmp(e->d_name, "free.", 5))
+            load_free(all, e->d_name);
         else if (e->d_name[0] != '.')
             log_warn("attempts/%s is not an attempt", e->d_name);
     }
@@ -907,7 +1155,8 @@ struct attempts *attempts_create(struct agent *agent, struct error *err)
     struct error none;
     char name[160];
     all->agent = agent;
-    all->cgroup = -1;
+    all->cgroup = all->listening = -1;
+    TAILQ_INIT(&all->callers);
     TAILQ_INIT(&all->dirty);
     TAILQ_INIT(&all->streams);
     TAILQ_INIT(&all->starts);
@@ -918,12 +1167,13 @@ struct attempts *attempts_create(struct agent *agent, struct error *err)
     all->cgroup = cgroup_open(name, &none);
     if (all->cgroup < 0)
         log_info("no cgroups for attempts: %s", none.text);
-    if (all->folder < 0 || load_all(all, err)) {
+    if (all->folder < 0 || load_all(all, err) || listen_for_keepers(all, err)) {
         if (all->folder < 0)
             error_sys(err, "cannot open folder attempts");
         attempts_destroy(all);
         return NULL;
     }
+    load_cgroups(all);
     return all;
 }
 
@@ -934,6 +1184,12 @@ void attempts_destroy(struct attempts *all)
         return;
     HASH_ITER(hh, all->by_id, a, next)
     drop(a);
+    while (!TAILQ_EMPTY(&all->callers))
+        caller_free(TAILQ_FIRST(&all->callers), true);
+    if (all->calls)
+        event_free(all->calls);
+    if (all->listening >= 0)
+        close(all->listening);
     if (all->folder >= 0)
         close(all->folder);
     if (all->cgroup >= 0)

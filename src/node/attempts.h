@@ -27,8 +27,8 @@ void attempts_go(struct attempts *attempts, uint64_t id);
 void attempts_end(struct attempts *attempts, const Mu__EndOrder *order);
 void attempts_forget(struct attempts *attempts, uint64_t id);
 void attempts_credit(struct attempts *attempts, const Mu__OutputCredit *credit);
-/* The head is there: leases count from agent->lease_from_ms again. */
-void attempts_renew(struct attempts *attempts);
+/* The head is there: leases, of this length (0: as they were), count from agent->lease_from_ms. */
+void attempts_renew(struct attempts *attempts, uint32_t lease_ms);
 
 /* End of a loop turn: makes new folders durable (one fsync for all) and starts their keepers. */
 void attempts_turn(struct attempts *attempts);

@@ -1,5 +1,9 @@
 /* cgroup.h - the node's place for the cgroups of its attempts (version 2 only; no controllers are
- * needed, they serve to find and end processes). */
+ * needed, they serve to find and end processes).
+ *
+ * Since Linux 6.14 or so a cgroup into which cgroup.kill was written once kills whatever is cloned
+ * into it later from outside (the sequence number of the caller's own cgroup is compared). Such a
+ * one is therefore never used again. */
 #ifndef MUSTER_NODE_CGROUP_H
 #define MUSTER_NODE_CGROUP_H
 

@@ -8,8 +8,8 @@
  *
  * Ending by "end", limit or lease first sends SIGTERM to all and waits the grace period; the task's
  * own end kills what it left behind at once. Only when nothing of the attempt lives is `status`
- * written (RELEASED) and the keeper exits. It reads no user's file and listens to two sockets:
- * `ctl` in the attempt's folder (root or the agent's user) and `s` in the run folder (the user).
+ * written (RELEASED) and the keeper exits. It reads no user's file, and listens to one socket: `s`
+ * in the run folder, where the user's mpiexec calls. An agent that was restarted is called by us.
  *
  * What can go wrong: a process in uninterruptible sleep keeps the attempt in "killing" (the agent
  * is told ENDED meanwhile, and RELEASED when it is gone). Without a cgroup an ordinary user's task
@@ -39,6 +39,7 @@
 #include <unistd.h>
 
 #define OUTPUT_REPORT_MS 50  /* at most one report of new output in this time */
+#define RUNNING_REPORT_MS 3   /* how long a task must live to be reported RUNNING */
 #define KILL_RETRY_MS 20     /* how often killing is tried again while something lives */
 #define SLOW_KILL_MS 500     /* after this the agent is told ENDED without waiting for RELEASED */
 #define NEVER INT64_MAX
@@ -50,7 +51,7 @@ struct step {
 
 struct keeper {
     struct order order;
-    int control, control_listen, step_listen, context, cgroup, signals, errors, events;
+    int control, step_listen, context, cgroup, signals, errors, events;
     int output[2]; /* pipe from the task; [1] stays open for steps */
     struct spool spool;
     bool spooling, output_lost;
@@ -58,14 +59,14 @@ struct keeper {
     bool task_ended, killing, ending, told_ended;
     struct step steps[KEEPER_STEPS_MAX];
     unsigned step_count; /* ever started: names their cgroups */
-    int64_t lease_at, limit_at, kill_at, report_at, killing_since;
+    int64_t lease_at, limit_at, kill_at, report_at, call_at, killing_since;
     int64_t reported_output_ms;
     struct report report;
 };
 
-static struct keeper k = {.control = -1, .control_listen = -1, .step_listen = -1, .context = -1, .cgroup = -1,
+static struct keeper k = {.control = -1, .step_listen = -1, .context = -1, .cgroup = -1,
                           .signals = -1, .errors = -1, .events = -1, .output = {-1, -1}, .spool = {.fd = -1},
-                          .lease_at = NEVER, .limit_at = NEVER, .kill_at = NEVER, .report_at = NEVER};
+                          .lease_at = NEVER, .limit_at = NEVER, .kill_at = NEVER, .report_at = NEVER, .call_at = NEVER};
 
 static void say(const char *text, const char *more)
 {
@@ -74,6 +75,14 @@ static void say(const char *text, const char *more)
 }
 
 /* ---- reports ---- */
+
+static void agent_lost(void)
+{
+    if (k.control >= 0)
+        close(k.control);
+    k.control = -1;
+    k.call_at = clock_boot_ms() + KEEPER_CALL_MS;
+}
 
 static void send_report(void)
 {
@@ -89,8 +98,7 @@ static void send_report(void)
         k.report_at = clock_boot_ms() + OUTPUT_REPORT_MS; /* the agent is busy */
         return;
     }
-    close(k.control);
-    k.control = -1;
+    agent_lost();
 }
 
 static void report_phase(int phase)
@@ -105,11 +113,36 @@ static void say_result(int failure, const char *message)
     snprintf(k.report.message, sizeof k.report.message, "%s", message);
 }
 
+static void remove_run_dir(void)
+{
+    char path[PATH_MAX];
+    struct error err;
+    if (!k.order.run_dir[0])
+        return;
+    launch_step_path(&k.order, path, sizeof path);
+    if (unlink(path) == 0 && rmdir(k.order.run_dir) == 0)
+        return; /* nothing else was in it */
+    if (file_remove_tree(AT_FDCWD, k.order.run_dir, &err))
+        say("run folder", err.text);
+}
+
+/* One write within one page: there is no moment at which half of it is there. */
+static void write_status(const char *text, size_t len)
+{
+    char page[KEEPER_STATUS_LEN];
+    memset(page, '\n', sizeof page);
+    memcpy(page, text, len < sizeof page ? len : sizeof page - 1);
+    int fd = openat(KEEPER_FD_FOLDER, "status", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 || pwrite(fd, page, sizeof page, 0) != (ssize_t)sizeof page)
+        say("cannot write status", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
 /* The last thing a keeper does. */
 static _Noreturn void leave(int phase)
 {
     char text[KEEPER_PACKET_MAX];
-    struct error err;
     struct rusage usage;
     getrusage(RUSAGE_CHILDREN, &usage);
     k.report.cpu_ms = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
@@ -117,10 +150,8 @@ static _Noreturn void leave(int phase)
     k.report.phase = phase;
     k.report.output_total = k.spool.total;
     size_t len = report_format(&k.report, text, sizeof text);
-    if (k.order.run_dir[0] && file_remove_tree(AT_FDCWD, k.order.run_dir, &err))
-        say("run folder", err.text);
-    if (file_write(KEEPER_FD_FOLDER, "status", text, len, 0600, false, &err))
-        say("status", err.text);
+    remove_run_dir();
+    write_status(text, len);
     /* The agent acts on this packet at once, so it comes after the file. */
     if (k.control >= 0)
         send(k.control, text, len, MSG_NOSIGNAL);
@@ -135,23 +166,6 @@ static _Noreturn void refuse(const struct error *err)
 }
 
 /* ---- preparing ---- */
-
-static int listen_at(const char *path, struct error *err)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address.sun_path)
-        return error_set(err, ERR_LIMIT, "socket path is longer than %zu bytes: %s",
-                         sizeof address.sun_path - 1, path);
-    strcpy(address.sun_path, path);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) || listen(fd, 16)) {
-        error_sys(err, "cannot listen at %s", path);
-        if (fd >= 0)
-            close(fd);
-        return -1;
-    }
-    return fd;
-}
 
 /* The run folder is handed to the user last: until then nobody can put anything in our way. */
 static int make_run_dir(struct error *err)
@@ -177,7 +191,6 @@ static int make_run_dir(struct error *err)
 
 static int prepare(struct error *err)
 {
-    char path[64];
     sigset_t set;
     sigfillset(&set); /* all but the synchronous ones: they are read, or ignored, in the loop */
     sigdelset(&set, SIGSEGV);
@@ -193,11 +206,6 @@ static int prepare(struct error *err)
     k.signals = signalfd(-1, &wanted, SFD_CLOEXEC | SFD_NONBLOCK);
     if (k.signals < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1))
         return error_sys(err, "cannot become a subreaper");
-    /* Names in the folder may be longer than a socket address: go by the descriptor. */
-    snprintf(path, sizeof path, "/proc/self/fd/%d/ctl", KEEPER_FD_FOLDER);
-    k.control_listen = listen_at(path, err);
-    if (k.control_listen < 0)
-        return -1;
     if (k.order.run_dir[0] && make_run_dir(err))
         return -1;
     if (k.cgroup >= 0)
@@ -303,8 +311,11 @@ static void take_start_error(void)
         say_result(KEEPER_FAIL_SETUP, e.text);
         return;
     }
-    if (!k.task_ended)
-        report_phase(KEEPER_RUNNING);
+    if (!k.task_ended) {
+        /* Not at once: of a task that ends within that time one report says all. */
+        k.report.phase = KEEPER_RUNNING;
+        k.report_at = clock_boot_ms() + RUNNING_REPORT_MS;
+    }
 }
 
 static void task_ended(int status)
@@ -469,10 +480,12 @@ static void kill_round(void)
         }
         leave(KEEPER_RELEASED);
     }
-    if (populated > 0)
+    if (populated > 0) {
+        k.report.killed = true;
         custody_cgroup_kill(k.cgroup);
-    else
+    } else {
         custody_kill();
+    }
     if (!k.told_ended && k.task_ended && clock_boot_ms() - k.killing_since > SLOW_KILL_MS) {
         k.told_ended = true;
         report_phase(KEEPER_ENDED);
@@ -519,9 +532,8 @@ static void take_commands(void)
         for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&message) : NULL; c; c = CMSG_NXTHDR(&message, c))
             if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && fd < 0)
                 memcpy(&fd, CMSG_DATA(c), sizeof fd); /* the agent sends one */
-        if (n <= 0) { /* the agent is gone; a new one will come to `ctl` */
-            close(k.control);
-            k.control = -1;
+        if (n <= 0) {
+            agent_lost();
             return;
         }
         text[n] = 0;
@@ -529,21 +541,20 @@ static void take_commands(void)
     }
 }
 
-static void accept_control(void)
+/* The folder is the agent's own: whoever listens there is the agent. */
+static void call_agent(int64_t now)
 {
-    struct ucred who;
-    socklen_t len = sizeof who;
-    int fd = accept4(k.control_listen, NULL, NULL, SOCK_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) || (who.uid != 0 && who.uid != geteuid())) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/" AGENT_SOCKET, KEEPER_FD_NODE);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    k.call_at = now + KEEPER_CALL_MS;
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0) {
+        k.control = fd;
+        k.call_at = NEVER;
+        send_report();
+    } else if (fd >= 0) {
         close(fd);
-        return;
     }
-    if (k.control >= 0)
-        close(k.control); /* the newest agent is the agent */
-    k.control = fd;
-    send_report();
 }
 
 static void take_signals(void)
@@ -573,6 +584,8 @@ static void take_time(int64_t now)
     }
     if (now >= k.kill_at)
         start_killing();
+    if (now >= k.call_at)
+        call_agent(now);
     if (now >= k.report_at) {
         k.reported_output_ms = now;
         send_report();
@@ -582,7 +595,7 @@ static void take_time(int64_t now)
 static int time_left(int64_t now)
 {
     int64_t at = k.lease_at;
-    const int64_t others[] = {k.limit_at, k.kill_at, k.report_at, k.killing ? now + KILL_RETRY_MS : NEVER};
+    const int64_t others[] = {k.limit_at, k.kill_at, k.report_at, k.call_at, k.killing ? now + KILL_RETRY_MS : NEVER};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (others[i] < at)
             at = others[i];
@@ -597,31 +610,37 @@ static void loop(void)
         if (k.killing)
             kill_round();
         /* A negative descriptor is skipped by poll. cgroup.events is looked at only while killing. */
-        struct pollfd p[] = {{k.signals, POLLIN, 0},        {k.control, POLLIN, 0},
-                             {k.control_listen, POLLIN, 0}, {k.step_listen, POLLIN, 0},
-                             {k.output[0], POLLIN, 0},      {k.errors, POLLIN, 0},
-                             {k.killing ? k.events : -1, POLLPRI, 0}};
+        struct pollfd p[] = {{k.signals, POLLIN, 0},     {k.control, POLLIN, 0},
+                             {k.step_listen, POLLIN, 0}, {k.output[0], POLLIN, 0},
+                             {k.errors, POLLIN, 0},      {k.killing ? k.events : -1, POLLPRI, 0}};
         int n = poll(p, sizeof p / sizeof p[0], time_left(clock_boot_ms()));
         if (n < 0 && errno != EINTR) {
             say("poll", strerror(errno));
             exit(1);
         }
         if (n > 0) {
-            if (p[4].revents)
+            if (p[3].revents)
                 take_output();
-            if (p[5].revents)
+            if (p[4].revents)
                 take_start_error();
             if (p[0].revents)
                 take_signals();
             if (p[1].revents)
                 take_commands();
-            if (p[2].revents)
-                accept_control();
-            if (p[3].revents && k.step_listen >= 0)
+            if (p[2].revents && k.step_listen >= 0)
                 accept_step();
         }
         take_time(clock_boot_ms());
     }
+}
+
+static int read_order(struct buf *text, struct error *err)
+{
+    ssize_t n = 0;
+    while (text->len < KEEPER_ORDER_MAX &&
+           (n = pread(KEEPER_FD_ORDER, buf_reserve(text, 8192), 8192, (off_t)text->len)) > 0)
+        buf_added(text, (size_t)n);
+    return n < 0 ? error_sys(err, "cannot read it") : 0;
 }
 
 static bool is_open(int fd)
@@ -633,7 +652,7 @@ int main(void)
 {
     struct error err;
     struct buf text = BUF_INIT;
-    if (!is_open(KEEPER_FD_FOLDER) || !is_open(KEEPER_FD_ALIVE)) {
+    if (!is_open(KEEPER_FD_FOLDER) || !is_open(KEEPER_FD_ORDER) || !is_open(KEEPER_FD_NODE)) {
         static const char usage[] = "muster-keeper is started by muster-node, not by hand\n";
         return file_write_all(2, usage, sizeof usage - 1) ? 1 : 2;
     }
@@ -641,12 +660,12 @@ int main(void)
     k.context = is_open(KEEPER_FD_CONTEXT) ? KEEPER_FD_CONTEXT : -1;
     k.cgroup = is_open(KEEPER_FD_CGROUP) ? KEEPER_FD_CGROUP : -1;
     setsid(); /* the agent's terminal and its signals are not ours; fails only where we lead already */
-    if (file_read(KEEPER_FD_FOLDER, "order", KEEPER_ORDER_MAX, &text, &err) ||
-        order_decode(&k.order, text.data, text.len, &err)) {
+    if (read_order(&text, &err) || order_decode(&k.order, text.data, text.len, &err)) {
         say("cannot read the order", err.text);
         return 1;
     }
     buf_free(&text);
+    k.report.attempt = k.order.attempt;
     if (prepare(&err))
         refuse(&err);
     if (k.order.go)

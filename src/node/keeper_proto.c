@@ -75,19 +75,27 @@ static int order_take(struct order *order, const char *key, const char *value, s
 
 int order_decode(struct order *order, const char *data, size_t len, struct error *err)
 {
-    if (len == 0 || data[len - 1] != 0)
-        return error_set(err, ERR_PROTOCOL, "order is cut short");
+    bool whole = false;
     for (const char *p = data, *next; p < data + len; p = next) {
-        next = p + strlen(p) + 1;
+        const char *zero = memchr(p, 0, (size_t)(data + len - p));
+        if (!zero)
+            break;
+        next = zero + 1;
         const char *equal = strchr(p, '=');
         char key[32];
         if (!equal || (size_t)(equal - p) >= sizeof key)
             return error_set(err, ERR_PROTOCOL, "order has a line without key: %.40s", p);
         memcpy(key, p, (size_t)(equal - p));
         key[equal - p] = 0;
+        if (!strcmp(key, "end")) { /* what follows is left from an older, longer order */
+            whole = true;
+            break;
+        }
         if (order_take(order, key, equal + 1, err))
             return -1;
     }
+    if (!whole)
+        return error_set(err, ERR_PROTOCOL, "order is cut short");
 #define X(name)                                                                                              \
     if (!order->name)                                                                                        \
         order_set(&order->name, "");
@@ -120,6 +128,7 @@ void order_encode(const struct order *order, struct buf *out)
         put(out, #name, order->name.items[i]);
     ORDER_LISTS(X)
 #undef X
+    put(out, "end", "1");
 }
 
 size_t report_format(const struct report *r, char *out, size_t size)
@@ -130,10 +139,10 @@ size_t report_format(const struct report *r, char *out, size_t size)
         if (*p == '\n')
             *p = ' ';
     int n = snprintf(out, size,
-                     "phase=%d\nhas_result=%d\nexit_code=%d\nexit_signal=%u\nfailure=%d\noutput_total=%llu\n"
-                     "cpu_ms=%lld\nmessage=%s\n",
-                     r->phase, r->has_result, r->exit_code, r->exit_signal, r->failure,
-                     (unsigned long long)r->output_total, (long long)r->cpu_ms, message);
+                     "attempt=%llu\nphase=%d\nhas_result=%d\nexit_code=%d\nexit_signal=%u\nfailure=%d\noutput_total=%llu\n"
+                     "cpu_ms=%lld\nkilled=%d\nmessage=%s\n",
+                     (unsigned long long)r->attempt, r->phase, r->has_result, r->exit_code, r->exit_signal, r->failure,
+                     (unsigned long long)r->output_total, (long long)r->cpu_ms, r->killed, message);
     return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
 }
 
@@ -150,7 +159,9 @@ int report_parse(struct report *r, const char *text, size_t len, struct error *e
         if (!value)
             return error_set(err, ERR_PROTOCOL, "report has a line without key: %.40s", line);
         *value++ = 0;
-        if (!strcmp(line, "phase"))
+        if (!strcmp(line, "attempt"))
+            r->attempt = strtoull(value, NULL, 10);
+        else if (!strcmp(line, "phase"))
             r->phase = atoi(value);
         else if (!strcmp(line, "has_result"))
             r->has_result = atoi(value) != 0;
@@ -164,6 +175,8 @@ int report_parse(struct report *r, const char *text, size_t len, struct error *e
             r->output_total = strtoull(value, NULL, 10);
         else if (!strcmp(line, "cpu_ms"))
             r->cpu_ms = strtoll(value, NULL, 10);
+        else if (!strcmp(line, "killed"))
+            r->killed = atoi(value) != 0;
         else if (!strcmp(line, "message"))
             snprintf(r->message, sizeof r->message, "%s", value);
     }

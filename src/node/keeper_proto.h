@@ -3,15 +3,21 @@
  * Three things, all readable by people and open to new keys, because a keeper outlives the agent
  * that started it and may be told what to do by a newer one:
  *   order   file `order` in the attempt's folder, written by the agent before the keeper is
- *           spawned: key=value, each ended by a zero byte; unknown keys are skipped.
- *   report  how the attempt stands: lines key=value. Sent by the keeper as one packet over its
- *           control socket when something changes and to every new connection; the last one
- *           (phase REFUSED or RELEASED) is also the file `status`.
+ *           spawned: key=value, each ended by a zero byte; unknown keys are skipped; `end` is the
+ *           last. Its lock (flock) is held while the keeper lives.
+ *   report  how the attempt stands: lines key=value. Sent by the keeper as one packet when something
+ *           changes and on every new connection; the last one (phase REFUSED or RELEASED) is also
+ *           the file `status`.
  *   command one packet from the agent: "go", "end GRACE_MS CAUSE", "lease MS", and "step" with
  *           the socket of a step tree as an attached descriptor.
  *
- * A keeper is started with these descriptors (all but the first three are close-on-exec there):
- * KEEPER_FD_*. It has no arguments that matter. libc only.
+ * Folders are used again for later attempts, because making and deleting files is what costs most
+ * in the life of a short task (ext4 looks through everything that was deleted in the last seconds).
+ * So order and status are overwritten in place, each with one write, and say whose they are:
+ * where the number is another attempt's, the file counts as absent.
+ *
+ * A keeper that has lost its agent calls the new one at `agent.sock` in the node's folder, a few
+ * times a second. It has no arguments. libc only.
  */
 #ifndef MUSTER_NODE_KEEPER_PROTO_H
 #define MUSTER_NODE_KEEPER_PROTO_H
@@ -23,18 +29,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What a keeper is started with; all are close-on-exec there. */
 enum {
     KEEPER_FD_CONTROL = 3, /* one end of a SOCK_SEQPACKET pair: the agent */
     KEEPER_FD_FOLDER = 4,  /* the attempt's folder */
-    KEEPER_FD_ALIVE = 5,   /* `alive`, opened and locked by the agent: there is no unlocked moment */
-    KEEPER_FD_CONTEXT = 6, /* sealed memfd with the packed mu.StepContext; may be closed: no MPI steps */
-    KEEPER_FD_CGROUP = 7,  /* the attempt's cgroup (v2); may be closed: there is none */
-    KEEPER_FD_END = 8
+    KEEPER_FD_ORDER = 5,   /* `order`, opened and locked by the agent: there is no unlocked moment */
+    KEEPER_FD_NODE = 6,    /* the node's folder */
+    KEEPER_FD_CONTEXT = 7, /* sealed memfd with the packed mu.StepContext; may be closed: no MPI steps */
+    KEEPER_FD_CGROUP = 8,  /* the attempt's cgroup (v2); may be closed: there is none */
+    KEEPER_FD_END = 9
 };
 
 #define KEEPER_PACKET_MAX 2048        /* any packet on the control socket */
 #define KEEPER_ORDER_MAX (1024 * 1024) /* the order file */
 #define KEEPER_STEPS_MAX 64           /* MPI steps at one time */
+#define KEEPER_CALL_MS 200            /* how often a keeper without an agent looks for one */
+#define KEEPER_STATUS_LEN 1024        /* the file `status`, filled up with line ends */
 
 /* The numbers of enum AttemptPhase and TaskFailure (wire.proto, model.proto); the agent checks. */
 enum keeper_phase {
@@ -65,6 +75,7 @@ enum keeper_failure {
     X(stdout_path)   /* empty: to the spool `out` */                                                         \
     X(stderr_path)   /* empty: with stdout */                                                                \
     X(run_dir)       /* folder made for this attempt, private to the user; the step socket is `s` in it */   \
+    X(cgroup)        /* name of its cgroup among the node's; empty: none */                                  \
     X(step_program)  /* path of muster-step */
 #define ORDER_NUMBERS(X)                                                                                     \
     X(attempt)                                                                                               \
@@ -104,6 +115,7 @@ void order_set(char **field, const char *value); /* frees what was there; copies
 void order_push(struct order_list *list, const char *value);
 
 struct report {
+    uint64_t attempt;
     int phase;            /* enum keeper_phase */
     bool has_result;      /* the fields below, up to message, hold (first node, ENDED and RELEASED) */
     int exit_code;        /* 128 + N when signal N ended it */
@@ -111,8 +123,11 @@ struct report {
     int failure;          /* enum keeper_failure */
     uint64_t output_total; /* bytes printed so far into the spool */
     int64_t cpu_ms;
+    bool killed;       /* cgroup.kill was written: the cgroup must not serve again (see cgroup.h) */
     char message[512]; /* one line; "" when there is nothing to say */
 };
+#define AGENT_SOCKET "agent.sock"
+
 size_t report_format(const struct report *report, char *out, size_t size); /* length, below size */
 int report_parse(struct report *report, const char *text, size_t len, struct error *err);
 

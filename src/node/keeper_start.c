@@ -14,24 +14,27 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 /* Descriptors are first copied above the places they go to, so that none overwrites another. */
 static int spawn(const struct keeper_start *start, int control, pid_t *pid)
 {
-    const int from[] = {control, start->folder, start->alive, start->context, start->cgroup};
+    const int from[] = {control, start->folder, start->order, start->node, start->context, start->cgroup};
     enum { COUNT = sizeof from / sizeof from[0] };
     int high[COUNT], rc = 0;
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
-    sigset_t none, all;
+    /* Handlers end with exec; these may have been ignored, which would be inherited. */
+    const int defaults[] = {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM, SIGCHLD, SIGTSTP, SIGTTIN, SIGTTOU};
+    sigset_t none, ignored;
     posix_spawn_file_actions_init(&actions);
     posix_spawnattr_init(&attributes);
     sigemptyset(&none);
-    sigfillset(&all);
+    sigemptyset(&ignored);
+    for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++)
+        sigaddset(&ignored, defaults[i]);
     posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setsigdefault(&attributes, &ignored);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     for (int i = 0; i < COUNT; i++)
         high[i] = from[i] >= 0 ? fcntl(from[i], F_DUPFD_CLOEXEC, KEEPER_FD_END + COUNT) : -1;
@@ -69,20 +72,6 @@ int keeper_spawn(const struct keeper_start *start, int *control, pid_t *pid, str
     }
     *control = pair[0];
     return 0;
-}
-
-int keeper_connect(int folder, struct error *err)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/ctl", folder);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address)) {
-        error_sys(err, "cannot connect to the keeper");
-        if (fd >= 0)
-            close(fd);
-        return -1;
-    }
-    return fd;
 }
 
 int keeper_memfd(const char *name, const void *data, size_t len, struct error *err)

@@ -62,11 +62,9 @@ static void keep_descriptors(int *fds, int count)
     close_range((unsigned)(3 + count), ~0u, 0);
 }
 
-static void reset_signals(void)
+/* The keeper was started with default actions and has installed none. */
+static void unblock_signals(void)
 {
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    for (int sig = 1; sig < NSIG; sig++)
-        sigaction(sig, &action, NULL); /* SIGKILL and SIGSTOP refuse, as they should */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -249,7 +247,7 @@ _Noreturn void launch_task(const struct order *order, int output, int error)
     if (output >= 0)
         fcntl(4, F_SETFD, FD_CLOEXEC);
     setsid();
-    reset_signals();
+    unblock_signals();
     set_processors(order);
     set_limits();
     become_user(order);
@@ -270,7 +268,7 @@ _Noreturn void launch_step(const struct order *order, const char *role, int sock
     error_fd = -1;
     keep_descriptors(fds, 3);
     setsid();
-    reset_signals();
+    unblock_signals();
     set_processors(order);
     set_limits();
     become_user(order);

@@ -494,7 +494,8 @@ static void test_dead_keeper(void)
         unsigned before = hellos;
         if (pass)
             stop_agent(SIGKILL);
-        kill(keeper, SIGKILL);
+        if (keeper > 1)
+            kill(keeper, SIGKILL);
         if (pass) {
             start_agent();
             wait_until(hellos > before);
@@ -601,7 +602,8 @@ static int set_up(struct error *err)
         return error_sys(err, "cannot make a folder");
     snprintf(head_dir, sizeof head_dir, "%s/head", top);
     snprintf(node_dir, sizeof node_dir, "%s/node", top);
-    snprintf(run_dir, sizeof run_dir, "%s/run", top);
+    /* Where files cost least, as `muster cluster` has it. */
+    snprintf(run_dir, sizeof run_dir, "%s%s/run", access("/dev/shm", W_OK) ? "" : "/dev/shm/", top + (access("/dev/shm", W_OK) ? 0 : 5));
     snprintf(log_path, sizeof log_path, "%s/log", top);
     snprintf(path, sizeof path, "%s/bin", top);
     mkdir(head_dir, 0700);
@@ -667,5 +669,7 @@ int main(int argc, char **argv)
     tls_free(tls);
     event_base_free(base);
     file_remove_tree(AT_FDCWD, top, NULL);
+    *strrchr(run_dir, '/') = 0;
+    file_remove_tree(AT_FDCWD, run_dir, NULL);
     return tap_done();
 }

@@ -28,14 +28,14 @@ static unsigned long long number = 100;
 struct trial {
     struct order order;
     char name[32], mark[128];
-    int folder, control, group;
+    int folder, node, control, group;
     pid_t keeper;
     struct report report;
 };
 
 static void trial_init(struct trial *t, const char *command)
 {
-    *t = (struct trial){.folder = -1, .control = -1, .group = -1};
+    *t = (struct trial){.folder = -1, .node = -1, .control = -1, .group = -1};
     bool root = geteuid() == 0;
     t->order.attempt = ++number;
     t->order.uid = root ? 65534 : geteuid();
@@ -65,15 +65,17 @@ static void trial_start(struct trial *t)
     mkdir(path, 0700);
     t->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     order_encode(&t->order, &text);
+    t->node = open(base, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    buf_add(&text, "older order", 12); /* left in a file that is used again */
     file_write(t->folder, "order", text.data, text.len, 0600, false, &err);
     buf_free(&text);
-    int alive = file_lock(t->folder, "alive", &err), context = keeper_memfd("context", "the context", 11, &err);
+    int order = file_lock(t->folder, "order", &err), context = keeper_memfd("context", "the context", 11, &err);
     if (with_groups && mkdirat(groups, t->name, 0755) == 0)
         t->group = openat(groups, t->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct keeper_start start = {program, t->folder, alive, context, t->group};
+    struct keeper_start start = {program, t->folder, order, t->node, context, t->group};
     if (keeper_spawn(&start, &t->control, &t->keeper, &err))
         printf("# %s\n", err.text);
-    close(alive);
+    close(order);
     close(context);
 }
 
@@ -118,6 +120,7 @@ static void trial_end(struct trial *t)
     ok(custody_kill_marked((uid_t)t->order.uid, t->mark) == 0, "no process is left");
     close(t->control);
     close(t->folder);
+    close(t->node);
     order_release(&t->order);
 }
 
@@ -169,7 +172,7 @@ static void test_results(void)
         ok(t.report.has_result, "has a result");
         ok(faccessat(t.folder, "status", F_OK, 0) == 0, "status is written");
         ok(access(t.order.run_dir, F_OK) != 0, "the run folder is gone");
-        ok(file_locked(t.folder, "alive", NULL) == 0 || waitpid(t.keeper, NULL, 0) == t.keeper, "keeper ends");
+        ok(file_locked(t.folder, "order", NULL) == 0 || waitpid(t.keeper, NULL, 0) == t.keeper, "keeper ends");
         trial_end(&t);
     }
 }
@@ -317,19 +320,33 @@ static void test_limits(void)
     trial_end(&t);
 }
 
+/* As an agent that has just been started. */
+static int take_call(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s/" AGENT_SOCKET, base);
+    unlink(address.sun_path);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), caller = -1;
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 4) == 0 &&
+        poll(&(struct pollfd){fd, POLLIN, 0}, 1, 5000) == 1)
+        caller = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+    close(fd);
+    return caller;
+}
+
 static void test_two_phases(void)
 {
     struct trial t;
-    struct error err = {0};
     trial_init(&t, "echo run");
     t.order.go = 0;
     trial_start(&t);
     ok(wait_phase(&t, KEEPER_PREPARED), "a keeper without go is prepared");
     close(t.control); /* the agent restarts */
-    t.control = keeper_connect(t.folder, &err);
-    ok(t.control >= 0, "a new agent connects: %s", err.text);
-    ok(wait_phase(&t, KEEPER_PREPARED), "and is told how it stands");
-    is_int(file_locked(t.folder, "alive", NULL), 1, "the keeper holds its lock");
+    t.control = take_call();
+    ok(t.control >= 0, "the keeper calls the new agent");
+    ok(wait_phase(&t, KEEPER_PREPARED), "and says how it stands");
+    is_int(t.report.attempt, t.order.attempt, "and which attempt it keeps");
+    is_int(file_locked(t.folder, "order", NULL), 1, "the keeper holds its lock");
     tell(&t, "go");
     tell(&t, "go");
     ok(wait_phase(&t, KEEPER_RELEASED), "go runs it, once");
@@ -425,7 +442,7 @@ static void test_dead_keeper(void)
     kill(t.keeper, SIGKILL);
     waitpid(t.keeper, NULL, 0);
     t.keeper = 0;
-    is_int(file_locked(t.folder, "alive", NULL), 0, "a killed keeper holds no lock");
+    is_int(file_locked(t.folder, "order", NULL), 0, "a killed keeper holds no lock");
     ok(faccessat(t.folder, "status", F_OK, 0) != 0, "and leaves no status");
     if (t.group >= 0)
         ok(custody_cgroup_kill(t.group) == 0, "what is left is ended by its cgroup");
@@ -445,8 +462,12 @@ static void test_codec(void)
     order_push(&a.env, "X=y=z");
     order_push(&a.env, "E=");
     order_encode(&a, &text);
-    buf_add(&text, "later=1", 8);
-    ok(order_decode(&b, text.data, text.len, &err) == 0, "an order is read, unknown keys are skipped");
+    struct buf changed = BUF_INIT;
+    buf_add(&changed, "later=1", 8);
+    buf_add(&changed, text.data, text.len);
+    buf_add(&changed, "left from an older order", 25);
+    ok(order_decode(&b, changed.data, changed.len, &err) == 0, "an order is read, unknown keys are skipped");
+    buf_free(&changed);
     ok(b.attempt == 7 && b.uid == 1000 && b.go == 1 && b.env.count == 2, "numbers and lists come back");
     is_str(b.command, "a = b\nc", "a command line comes back byte for byte");
     is_str(b.env.items[0], "X=y=z", "so does a variable");
