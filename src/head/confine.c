@@ -59,8 +59,12 @@ static const int never[] = {
 
 int confine_process(struct error *err)
 {
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         return error_sys(err, "cannot give up privileges");
+#ifndef __SANITIZE_ADDRESS__ /* the leak check at the end of the process looks at it with ptrace() */
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+        return error_sys(err, "cannot close the process's memory to others");
+#endif
     return 0;
 }
 
@@ -117,5 +121,10 @@ int confine_access(const char *dir, const char *socket_folder, struct error *err
 {
     if (confine_files(dir, socket_folder, err))
         return -1;
+#ifdef __SANITIZE_ADDRESS__
+    (void)confine_calls;
+    return 0;
+#else
     return confine_calls(err);
+#endif
 }
