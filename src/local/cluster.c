@@ -23,7 +23,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -288,6 +290,12 @@ static int absolute(const char *dir, char out[PATH_MAX], struct error *err)
     return 0;
 }
 
+static bool in_memory(const char *folder)
+{
+    struct statfs fs;
+    return statfs(folder, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
 static int derive(struct cluster *c, struct error *err)
 {
     ssize_t n = readlink("/proc/self/exe", c->built, sizeof c->built - 1);
@@ -300,13 +308,18 @@ static int derive(struct cluster *c, struct error *err)
     snprintf(c->bin, sizeof c->bin, "%s", reachable ? c->built : cluster_path(c, "bin"));
 
     uint32_t h = hash_text(c->dir);
-    const char *xdg = getenv("XDG_RUNTIME_DIR");
+    const char *xdg = getenv("XDG_RUNTIME_DIR"), *base = "/tmp";
     if (c->root)
-        snprintf(c->run_dir, sizeof c->run_dir, "/run/muster-%08x", h);
+        base = "/run";
     else if (xdg && xdg[0] == '/' && strlen(xdg) < 32 && access(xdg, W_OK | X_OK) == 0)
-        snprintf(c->run_dir, sizeof c->run_dir, "%s/muster-%08x", xdg, h);
+        base = xdg;
+    /* Every attempt makes a folder and a socket there: on a disk that would be its greatest cost. */
+    if (!in_memory(base) && in_memory("/dev/shm") && access("/dev/shm", W_OK | X_OK) == 0)
+        base = "/dev/shm";
+    if (c->root)
+        snprintf(c->run_dir, sizeof c->run_dir, "%s/muster-%08x", base, h);
     else
-        snprintf(c->run_dir, sizeof c->run_dir, "/tmp/muster-%u-%08x", (unsigned)geteuid(), h);
+        snprintf(c->run_dir, sizeof c->run_dir, "%s/muster-%u-%08x", base, (unsigned)geteuid(), h);
     return 0;
 }
 

@@ -114,6 +114,7 @@ struct attempts {
     struct attempt_list dirty, streams, starts;
     int folder; /* DIR/attempts */
     int cgroup; /* parent of the attempts' cgroups, -1: none here */
+    char cgroup_name[96];
     struct pool folders, cgroups; /* not in use */
     int listening; /* agent.sock */
     struct event *calls;
@@ -1129,6 +1130,23 @@ static void load_cgroups(struct attempts *all)
         closedir(dir);
 }
 
+/* Run folders of attempts that do not live: left by a keeper that was killed with its agent. */
+static void sweep_run_dirs(struct attempts *all)
+{
+    const char *path = all->agent->config.run_dir;
+    struct error err;
+    DIR *dir = opendir(path);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        char *end;
+        uint64_t id = strtoull(e->d_name, &end, 10);
+        struct attempt *a = id && !*end ? find(all, id) : NULL;
+        if (id && !*end && (!a || !a->alive) && file_remove_tree(dirfd(dir), e->d_name, &err))
+            log_warn("%s/%s: %s", path, e->d_name, err.text);
+    }
+    if (dir)
+        closedir(dir);
+}
+
 static int load_all(struct attempts *all, struct error *err)
 {
     int fd = openat(all->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -1153,7 +1171,6 @@ struct attempts *attempts_create(struct agent *agent, struct error *err)
 {
     struct attempts *all = xcalloc(1, sizeof *all);
     struct error none;
-    char name[160];
     all->agent = agent;
     all->cgroup = all->listening = -1;
     TAILQ_INIT(&all->callers);
@@ -1163,8 +1180,9 @@ struct attempts *attempts_create(struct agent *agent, struct error *err)
     if (mkdirat(agent->dir, "attempts", 0700) && errno != EEXIST)
         error_sys(err, "cannot make folder attempts");
     all->folder = openat(agent->dir, "attempts", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    snprintf(name, sizeof name, "muster-%.64s-%.12s", agent->config.name, agent->install_id);
-    all->cgroup = cgroup_open(name, &none);
+    snprintf(all->cgroup_name, sizeof all->cgroup_name, "muster-%.64s-%.12s", agent->config.name,
+             agent->install_id);
+    all->cgroup = cgroup_open(all->cgroup_name, &none);
     if (all->cgroup < 0)
         log_info("no cgroups for attempts: %s", none.text);
     if (all->folder < 0 || load_all(all, err) || listen_for_keepers(all, err)) {
@@ -1174,6 +1192,7 @@ struct attempts *attempts_create(struct agent *agent, struct error *err)
         return NULL;
     }
     load_cgroups(all);
+    sweep_run_dirs(all);
     return all;
 }
 
@@ -1192,7 +1211,9 @@ void attempts_destroy(struct attempts *all)
         close(all->listening);
     if (all->folder >= 0)
         close(all->folder);
-    if (all->cgroup >= 0)
+    if (all->cgroup >= 0) {
         close(all->cgroup);
+        cgroup_remove(all->cgroup_name); /* stays if attempts go on in it */
+    }
     free(all);
 }

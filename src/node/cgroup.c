@@ -70,16 +70,32 @@ static int try_out(int cgroup)
     return 0;
 }
 
+/* Opens the hierarchy and says where `name` is in it. */
+static int locate(const char *name, char path[PATH_MAX])
+{
+    char own[PATH_MAX - 256];
+    int mount = private_mount();
+    own_path(own, sizeof own);
+    snprintf(path, PATH_MAX, "%s/%.200s", own, name);
+    return mount >= 0 ? mount : visible_mount();
+}
+
+void cgroup_remove(const char *name)
+{
+    char path[PATH_MAX];
+    int mount = locate(name, path);
+    if (mount < 0)
+        return;
+    custody_cgroup_remove(mount, path);
+    close(mount);
+}
+
 int cgroup_open(const char *name, struct error *err)
 {
-    char path[PATH_MAX], own[PATH_MAX - 256];
-    int mount = private_mount();
-    if (mount < 0)
-        mount = visible_mount();
+    char path[PATH_MAX];
+    int mount = locate(name, path);
     if (mount < 0)
         return error_sys(err, "no cgroup2 mount");
-    own_path(own, sizeof own);
-    snprintf(path, sizeof path, "%s/%.200s", own, name);
     if (mkdirat(mount, path, 0755) && errno != EEXIST) {
         error_sys(err, "cannot make cgroup %s", path);
         close(mount);

@@ -14,5 +14,7 @@
  * part of it was delegated to this user. It is tried out with a process. Returns its descriptor,
  * or -1 with the reason: the node then works without cgroups. */
 int cgroup_open(const char *name, struct error *err);
+/* Removes it again, with the empty ones one level below, if no process is in any. */
+void cgroup_remove(const char *name);
 
 #endif

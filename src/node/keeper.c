@@ -126,6 +126,16 @@ static void remove_run_dir(void)
         say("run folder", err.text);
 }
 
+/* Usually the agent does it, or uses it again. Where there is no agent, nobody may come any more. */
+static void remove_cgroup(void)
+{
+    char path[64];
+    if (k.cgroup < 0 || k.control >= 0 || !k.order.cgroup[0])
+        return;
+    snprintf(path, sizeof path, "../%.40s", k.order.cgroup);
+    custody_cgroup_remove(k.cgroup, path);
+}
+
 /* One write within one page: there is no moment at which half of it is there. */
 static void write_status(const char *text, size_t len)
 {
@@ -151,6 +161,7 @@ static _Noreturn void leave(int phase)
     k.report.output_total = k.spool.total;
     size_t len = report_format(&k.report, text, sizeof text);
     remove_run_dir();
+    remove_cgroup();
     write_status(text, len);
     /* The agent acts on this packet at once, so it comes after the file. */
     if (k.control >= 0)

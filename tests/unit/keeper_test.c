@@ -531,7 +531,7 @@ int main(int argc, char **argv)
     if (groups < 0)
         printf("# no cgroups here: %s\n", err.text);
     else
-        unlinkat(groups, ".", AT_REMOVEDIR);
+        cgroup_remove(name);
     file_remove_tree(AT_FDCWD, base, NULL);
     return tap_done();
 }
