@@ -42,8 +42,8 @@ static const struct example list_examples[] = {
     {NULL, NULL},
 };
 static const struct column columns[] = {
-    {"Group Name", false, false}, {"Count", true, false}, {"Nodes", false, true},
-    {"Description", false, true}, {NULL, false, false},
+    {"Group Name", false, FIT_KEEP},     {"Count", true, FIT_KEEP}, {"Nodes", false, FIT_SHORTEN},
+    {"Description", false, FIT_SHORTEN}, {NULL, false, FIT_KEEP},
 };
 
 static int run_list(struct context *ctx, void *args, const struct words *words)

@@ -399,9 +399,10 @@ static bool job_wanted(const struct list_args *a, const Mu__Job *job)
 }
 
 static const struct column job_columns[] = {
-    {"ID", true, false},         {"Name", false, true},   {"Owner", false, true}, {"State", false, false},
-    {"Priority", false, false},  {"Size", false, false},  {"Nodes", false, true}, {"Tasks", true, false},
-    {"Submitted", false, false}, {"Reason", false, true}, {NULL, false, false},
+    {"ID", true, FIT_KEEP},         {"Name", false, FIT_SHORTEN},  {"Owner", false, FIT_SHORTEN},
+    {"State", false, FIT_KEEP},     {"Priority", false, FIT_DROP}, {"Size", false, FIT_KEEP},
+    {"Nodes", false, FIT_SHORTEN},  {"Tasks", true, FIT_DROP},     {"Submitted", false, FIT_DROP},
+    {"Reason", false, FIT_SHORTEN}, {NULL, false, FIT_KEEP},
 };
 
 static void job_row(struct table *t, const Mu__JobInfo *info)
@@ -547,9 +548,9 @@ static bool task_wanted(const struct words *states, const Mu__Task *task)
 }
 
 static const struct column task_columns[] = {
-    {"Task ID", false, false}, {"Name", false, true},      {"State", false, false},
-    {"Nodes", false, true},    {"Exit Code", true, false}, {"Command Line", false, true},
-    {"Message", false, true},  {NULL, false, false},
+    {"Task ID", false, FIT_KEEP},    {"Name", false, FIT_SHORTEN},  {"State", false, FIT_KEEP},
+    {"Nodes", false, FIT_SHORTEN},   {"Exit Code", true, FIT_KEEP}, {"Command Line", false, FIT_SHORTEN},
+    {"Message", false, FIT_SHORTEN}, {NULL, false, FIT_KEEP},
 };
 
 static void task_row(struct table *t, const Mu__Task *task)

@@ -129,10 +129,10 @@ static json_t *nodes_json(const Mu__NodeListReply *r)
 }
 
 static const struct column node_columns[] = {
-    {"Node Name", false, false}, {"State", false, false},  {"Health", false, false},
-    {"Cores", true, false},      {"Busy", true, false},    {"Jobs", true, false},
-    {"Memory MB", true, false},  {"Address", false, true}, {"Groups", false, true},
-    {NULL, false, false},
+    {"Node Name", false, FIT_KEEP}, {"State", false, FIT_KEEP},      {"Health", false, FIT_KEEP},
+    {"Cores", true, FIT_KEEP},      {"Busy", true, FIT_KEEP},        {"Jobs", true, FIT_KEEP},
+    {"Memory MB", true, FIT_DROP},  {"Address", false, FIT_SHORTEN}, {"Groups", false, FIT_SHORTEN},
+    {NULL, false, FIT_KEEP},
 };
 
 static void node_row(struct table *t, const Mu__NodeInfo *info)
@@ -319,8 +319,8 @@ static const struct example cores_examples[] = {
     {NULL, NULL},
 };
 static const struct column core_columns[] = {
-    {"Node Name", false, false}, {"Core ID", true, false}, {"State", false, false},
-    {"Job ID", true, false},     {"Task ID", true, false}, {NULL, false, false},
+    {"Node Name", false, FIT_KEEP}, {"Core ID", true, FIT_KEEP}, {"State", false, FIT_KEEP},
+    {"Job ID", true, FIT_KEEP},     {"Task ID", true, FIT_KEEP}, {NULL, false, FIT_KEEP},
 };
 
 static bool core_wanted(const struct cores_args *a, const Mu__NodeInfo *info, const Mu__CoreUse *use)

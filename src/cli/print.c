@@ -133,23 +133,32 @@ static void print_list(const struct table *t)
     }
 }
 
-/* Takes columns from the widest flexible ones until the line fits. */
-static void fit_widths(const struct table *t, size_t *widths)
+/* Makes the widest of the columns that may be shortened narrower, one by one; when that is not enough, leaves
+ * out columns that may be, from the right: their width becomes 0. */
+static void fit_widths(const struct table *t, size_t *widths, size_t *full)
 {
     struct winsize ws;
     if (!isatty(1) || ioctl(1, TIOCGWINSZ, &ws) || ws.ws_col < 20)
         return;
     for (;;) {
-        size_t total = 0, widest = t->width;
+        size_t total = 0, widest = t->width, drop = t->width;
         for (size_t c = 0; c < t->width; c++) {
-            total += widths[c] + (c ? 2 : 0);
-            if (t->columns[c].flexible && widths[c] > FLEXIBLE_MIN &&
+            if (widths[c])
+                total += widths[c] + (c ? 2 : 0);
+            if (t->columns[c].fit == FIT_SHORTEN && widths[c] > FLEXIBLE_MIN &&
                 (widest == t->width || widths[c] > widths[widest]))
                 widest = c;
+            if (t->columns[c].fit == FIT_DROP && widths[c])
+                drop = c;
         }
-        if (total <= ws.ws_col || widest == t->width)
+        if (total <= ws.ws_col || (widest == t->width && drop == t->width))
             return;
-        widths[widest]--;
+        if (widest < t->width) {
+            widths[widest]--;
+            continue;
+        }
+        full[drop] = 0; /* and what was shortened gets its room */
+        memcpy(widths, full, t->width * sizeof *full);
     }
 }
 
@@ -171,6 +180,8 @@ static void print_row(const struct context *ctx, const struct table *t, char *co
 {
     for (size_t c = 0; c < t->width; c++) {
         const char *color = ctx->color && paint == (int)c ? state_color(cells[c]) : "";
+        if (!widths[c])
+            continue;
         if (c)
             fputs("  ", stdout);
         print_cell(cells[c], widths[c], t->columns[c].right, c + 1 == t->width, color);
@@ -191,10 +202,12 @@ static void print_columns(const struct context *ctx, const struct table *t, int 
         if (w > widths[i % t->width])
             widths[i % t->width] = w;
     }
-    fit_widths(t, widths);
+    size_t *full = xmemdup(widths, t->width * sizeof *widths);
+    fit_widths(t, widths, full);
+    free(full);
     print_row(ctx, t, titles, widths, -1);
     for (size_t c = 0; c < t->width; c++) {
-        if (c)
+        if (c && widths[c])
             fputs("  ", stdout);
         for (size_t i = 0; i < widths[c]; i++)
             putchar('-');

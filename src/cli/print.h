@@ -15,10 +15,12 @@
 
 /* ---- tables: two header lines (titles, rule), then a row per line, the name in column 1 ---- */
 struct table;
+/* What may happen to a column on a terminal that is too narrow. */
+enum column_fit { FIT_KEEP = 0, FIT_SHORTEN = 1, FIT_DROP = 2 };
 struct column {
     const char *title; /* NULL ends the list */
     bool right;        /* numbers */
-    bool flexible;     /* may be shortened to fit a terminal; else never */
+    enum column_fit fit;
 };
 struct table *table_new(const struct column *columns);
 /* Adds a cell; rows fill up by themselves. NULL counts as "". */

@@ -124,6 +124,36 @@ is "$("$m" job list --all --json | jq length)" "$before" "nothing of this has ma
 one_line_error 2 'option /scheduler: "elsewhere": expected' "another cluster's name" "$m" job list --scheduler elsewhere
 ok "... and this one's" "$m" job list --scheduler localhost
 
+# ---- terminals: columns fit, colours only there ----
+on_terminal() { # COLUMNS WORDS...: muster on a terminal that wide
+    local width=$1
+    shift
+    TERM=xterm script -qec "stty cols $width; $m $*" /dev/null | tr -d '\r'
+}
+if command -v script >/dev/null; then
+    submit --jobname "$(printf 'x%.0s' {1..80})" true >/dev/null
+    for width in 60 80 120; do
+        widest=$(on_terminal $width job list --all | sed 's/\x1b\[[0-9]*m//g' | awk '{ if (length > n) n = length } END { print n }')
+        ok "job list fits $width columns" test "$widest" -le $width
+    done
+    like "$(on_terminal 80 job list --all)" $'\x1b' "colours on a terminal"
+    unlike "$(NO_COLOR=1 on_terminal 80 job list --all)" $'\x1b' "... but not with NO_COLOR"
+    unlike "$(on_terminal 80 job list --all --no-color)" $'\x1b' "... nor with --no-color"
+    unlike "$("$m" job list --all)" $'\x1b' "... nor in a pipe"
+    like "$(on_terminal 80 job submit --wait sleep 1)" 'Running on node' "--wait shows progress on a terminal"
+fi
+
+# ---- other users ----
+if am_root; then
+    user_start
+    one_line_error 1 "job $big: only its owner" "another's job cannot be cancelled" as_user muster job cancel "$big"
+    one_line_error 1 "only the owner of job $big" "... nor its output read" as_user muster task view "$big.1" --output
+    is "$(as_user muster job list --json)" "[]" "one's own jobs are listed, no others"
+    one_line_error 1 "only an administrator" "nodes are for administrators" as_user muster node offline node01
+    one_line_error 1 "only an administrator" "... groups too" as_user muster group new mine node01
+    one_line_error 1 "only an administrator" "... and muster run" as_user muster run id
+fi
+
 # ---- a waiting client survives the head ----
 "$m" job submit --follow 'echo begin; sleep 2; echo end' >"$LIB_TMP/out" 2>"$LIB_TMP/err" &
 pid=$!
