@@ -421,6 +421,8 @@ static void step_ended(struct step *step, int status)
     } else if (WIFSIGNALED(status)) {
         custody_signal_session(pid, SIGKILL);
     }
+    if (k.killing || k.ending)
+        return;
     if (WIFSIGNALED(status)) {
         snprintf(name, sizeof name, "signal %d", WTERMSIG(status));
         say("muster-step was killed", name);
