@@ -38,8 +38,9 @@ static int mapped(const struct node_config *c, const char *from, const char *to,
     struct passwd *pw = getpwnam(to);
     int count = ACCOUNT_GROUPS_MAX;
     if (!pw)
-        return error_set(err, ERR_DENIED, "%s: account %s, which tasks of %s are mapped to, does not exist here",
-                         c->name, to, from);
+        return error_set(err, ERR_DENIED,
+                         "%s: account %s, which tasks of %s are mapped to, does not exist here", c->name, to,
+                         from);
     if (pw->pw_uid == 0 && !c->allow_root)
         return error_set(err, ERR_DENIED, "%s: tasks of %s are mapped to root, and \"allow_root\" is not set",
                          c->name, from);
@@ -55,9 +56,10 @@ static int same(const struct node_config *c, const Mu__Owner *owner, struct acco
     struct passwd *pw = getpwuid(owner->uid);
     uid_t self = geteuid();
     if (self != 0 && owner->uid != self)
-        return error_set(err, ERR_DENIED,
-                         "%s: its agent runs as uid %u and cannot run tasks of %s (uid %u); run the agent as root",
-                         c->name, self, owner->name, owner->uid);
+        return error_set(
+            err, ERR_DENIED,
+            "%s: its agent runs as uid %u and cannot run tasks of %s (uid %u); run the agent as root",
+            c->name, self, owner->name, owner->uid);
     if (self == 0 && owner->uid < FIRST_USER && !c->allow_root)
         return error_set(err, ERR_DENIED,
                          "%s: tasks of %s (uid %u) are refused; submit as an ordinary user, or set "

@@ -42,7 +42,7 @@
 #define HEARTBEAT_DEFAULT_MS 1000 /* until the head says otherwise */
 #define SILENCE_HEARTBEATS 4      /* without an order for so long, the link counts as dead */
 #define SILENCE_MIN_MS 5000
-#define SETTLE_MS 500             /* at start: how long keepers may take to say how they stand */
+#define SETTLE_MS 500 /* at start: how long keepers may take to say how they stand */
 #define REPORT_BYTES (1024 * 1024)
 #define UNSENT_MAX (2 * 1024 * 1024)
 #define UNSENT_RETRY_MS 10
@@ -77,7 +77,8 @@ static int generation_check(struct agent *agent, uint64_t generation, struct err
 {
     char text[32];
     if (generation < up.generation)
-        return error_set(err, ERR_DENIED, "its store has generation %llu and %llu was seen: an old or restored head",
+        return error_set(err, ERR_DENIED,
+                         "its store has generation %llu and %llu was seen: an old or restored head",
                          (unsigned long long)generation, (unsigned long long)up.generation);
     if (generation == up.generation)
         return 0;
@@ -271,7 +272,8 @@ static void find_address(char *out, size_t size)
     in->sin_family = AF_INET;
     in->sin_port = htons(up.agent->config.head_port);
     if (fd >= 0 && inet_pton(AF_INET, up.agent->config.head_host, &in->sin_addr) == 1 &&
-        connect(fd, (struct sockaddr *)in, sizeof *in) == 0 && getsockname(fd, (struct sockaddr *)&peer, &len) == 0)
+        connect(fd, (struct sockaddr *)in, sizeof *in) == 0 &&
+        getsockname(fd, (struct sockaddr *)&peer, &len) == 0)
         inet_ntop(AF_INET, &in->sin_addr, out, (socklen_t)size);
     if (fd >= 0)
         close(fd);
@@ -299,7 +301,8 @@ static void on_ready(struct link *link, void *arg)
     node.version = (char *)MUSTER_VERSION;
     node.sockets = agent->inventory.sockets;
     node.virtual_cores = agent->config.virtual_cores;
-    node.physical_host = agent->config.physical_host[0] ? agent->config.physical_host : agent->inventory.boot_id;
+    node.physical_host =
+        agent->config.physical_host[0] ? agent->config.physical_host : agent->inventory.boot_id;
     node.os = agent->inventory.os;
     node.attempts = attempts_inventory(agent->attempts, &node.n_attempts);
     frame.kind_case = MU__FRAME__KIND_HELLO;
@@ -327,8 +330,8 @@ static void on_dial(evutil_socket_t fd, short what, void *arg)
     if (!up.tls)
         up.tls = tls_node(agent->dir_path, &err);
     if (up.tls)
-        up.link = link_connect_tcp(agent->base, agent->config.head_host, agent->config.head_port, up.tls, "head",
-                                   &head_ops, NULL, &err);
+        up.link = link_connect_tcp(agent->base, agent->config.head_host, agent->config.head_port, up.tls,
+                                   "head", &head_ops, NULL, &err);
     if (!up.link) {
         log_error("head %s: %s", agent->config.head, err.text);
         dial_later();
@@ -383,7 +386,8 @@ static void on_child(evutil_socket_t sig, short what, void *arg)
             continue; /* a keeper: what it did is in its reports and its status */
         probe_pid = 0;
         char file[PATH_MAX];
-        snprintf(file, sizeof file, "%s/boot-%.36s/topology.xml", agent->config.run_dir, agent->inventory.boot_id);
+        snprintf(file, sizeof file, "%s/boot-%.36s/topology.xml", agent->config.run_dir,
+                 agent->inventory.boot_id);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && access(file, R_OK) == 0) {
             free(agent->topology);
             agent->topology = xstrdup(file);
@@ -444,8 +448,9 @@ static int open_all(struct agent *agent, struct error *err)
     if (config_load(&agent->config, path, err))
         return -1;
     if (file_lock(agent->dir, "lock", err) < 0) /* held until the process ends */
-        return err->code == ERR_EXISTS ? error_set(err, ERR_EXISTS, "another muster-node runs in %s", agent->dir_path)
-                                       : -1;
+        return err->code == ERR_EXISTS
+                   ? error_set(err, ERR_EXISTS, "another muster-node runs in %s", agent->dir_path)
+                   : -1;
     if (install_id_read(agent->dir, agent->install_id, err))
         return -1;
     if (file_mkdirs(agent->config.run_dir, geteuid() == 0 ? 0711 : 0700, err))

@@ -24,9 +24,9 @@ struct agent {
     const char *dir_path;
     int dir;
     char install_id[65];
-    char cluster[129];        /* as the head says */
-    char *topology;           /* hwloc's XML file for steps; "" until it is there */
-    int64_t lease_from_ms;    /* boot clock: when we said the last thing that the head has heard */
+    char cluster[129];     /* as the head says */
+    char *topology;        /* hwloc's XML file for steps; "" until it is there */
+    int64_t lease_from_ms; /* boot clock: when we said the last thing that the head has heard */
     struct attempts *attempts;
     struct step_port *step_port;
     struct event *turn; /* the end of this loop turn: starts what waits, sends what is to be said */

@@ -45,7 +45,8 @@ static void own_path(char *out, size_t size)
     struct buf text = BUF_INIT;
     snprintf(out, size, ".");
     if (file_read(AT_FDCWD, "/proc/self/cgroup", 65536, &text, NULL) == 0) {
-        const char *line = strncmp(buf_str(&text), "0::/", 4) ? strstr(buf_str(&text), "\n0::/") : text.data - 1;
+        const char *line =
+            strncmp(buf_str(&text), "0::/", 4) ? strstr(buf_str(&text), "\n0::/") : text.data - 1;
         size_t len = line ? strcspn(line + 5, "\n") : 0;
         /* "/../x": outside of what this namespace shows. */
         if (len && len < size && strncmp(line + 5, "..", 2)) {

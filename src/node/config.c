@@ -23,8 +23,7 @@ static int take_pairs(struct pair **list, size_t *count, const char *key, json_t
     if (!json_is_object(value))
         return error_set(err, ERR_USAGE, "\"%s\": expected an object of strings", key);
     *list = xcalloc(json_object_size(value) + 1, sizeof **list);
-    json_object_foreach(value, name, item)
-    {
+    json_object_foreach (value, name, item) {
         if (!json_is_string(item))
             return error_set(err, ERR_USAGE, "\"%s\": \"%s\": expected a string", key, name);
         (*list)[(*count)++] = (struct pair){xstrdup(name), xstrdup(json_string_value(item))};
@@ -124,7 +123,9 @@ int config_load(struct node_config *config, const char *path, struct error *err)
     if (!root)
         return -1;
     int rc = 0;
-    json_object_foreach(root, key, value) if (rc == 0) rc = take(config, key, value, err);
+    json_object_foreach (root, key, value)
+        if (rc == 0)
+            rc = take(config, key, value, err);
     json_decref(root);
     if (rc == 0)
         rc = set_defaults(config, err);

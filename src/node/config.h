@@ -11,7 +11,7 @@
 #define CONFIG_STRINGS(X)                                                                                    \
     X(name)          /* the node's name; required */                                                         \
     X(head)          /* ADDR:PORT of the head; required */                                                   \
-    X(address)       /* how peers reach this node; default: the address that reaches the head */            \
+    X(address)       /* how peers reach this node; default: the address that reaches the head */             \
     X(physical_host) /* nodes with the same word are on one machine; default: the boot id */                 \
     X(interface)     /* network interface for MPI; empty: any */                                             \
     X(run_dir)       /* short path for sockets; default /run/muster or /tmp/muster-UID */                    \

@@ -17,7 +17,7 @@ struct inventory {
 void inventory_read(struct inventory *inventory);
 void inventory_release(struct inventory *inventory);
 
-uint32_t inventory_load_milli(void);   /* 1-minute load average * 1000 */
+uint32_t inventory_load_milli(void); /* 1-minute load average * 1000 */
 uint64_t inventory_memory_free_mb(void);
 
 #endif

@@ -38,10 +38,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define OUTPUT_REPORT_MS 50  /* at most one report of new output in this time */
-#define RUNNING_REPORT_MS 3   /* how long a task must live to be reported RUNNING */
-#define KILL_RETRY_MS 20     /* how often killing is tried again while something lives */
-#define SLOW_KILL_MS 500     /* after this the agent is told ENDED without waiting for RELEASED */
+#define OUTPUT_REPORT_MS 50 /* at most one report of new output in this time */
+#define RUNNING_REPORT_MS 3 /* how long a task must live to be reported RUNNING */
+#define KILL_RETRY_MS 20    /* how often killing is tried again while something lives */
+#define SLOW_KILL_MS 500    /* after this the agent is told ENDED without waiting for RELEASED */
 #define NEVER INT64_MAX
 
 struct step {
@@ -64,9 +64,20 @@ struct keeper {
     struct report report;
 };
 
-static struct keeper k = {.control = -1, .step_listen = -1, .context = -1, .cgroup = -1,
-                          .signals = -1, .errors = -1, .events = -1, .output = {-1, -1}, .spool = {.fd = -1},
-                          .lease_at = NEVER, .limit_at = NEVER, .kill_at = NEVER, .report_at = NEVER, .call_at = NEVER};
+static struct keeper k = {.control = -1,
+                          .step_listen = -1,
+                          .context = -1,
+                          .cgroup = -1,
+                          .signals = -1,
+                          .errors = -1,
+                          .events = -1,
+                          .output = {-1, -1},
+                          .spool = {.fd = -1},
+                          .lease_at = NEVER,
+                          .limit_at = NEVER,
+                          .kill_at = NEVER,
+                          .report_at = NEVER,
+                          .call_at = NEVER};
 
 static void say(const char *text, const char *more)
 {
@@ -196,7 +207,8 @@ static int make_run_dir(struct error *err)
         return error_sys(err, "cannot listen at %s", path);
     if (geteuid() == 0 && (lchown(path, (uid_t)k.order.uid, (gid_t)k.order.gid) ||
                            lchown(k.order.run_dir, (uid_t)k.order.uid, (gid_t)k.order.gid)))
-        return error_sys(err, "cannot give %s to user %llu", k.order.run_dir, (unsigned long long)k.order.uid);
+        return error_sys(err, "cannot give %s to user %llu", k.order.run_dir,
+                         (unsigned long long)k.order.uid);
     return 0;
 }
 
@@ -240,8 +252,8 @@ static void take_output(void)
         ssize_t n = read(k.output[0], chunk, sizeof chunk);
         if (n <= 0)
             return;
-        if (!k.spooling && spool_open(&k.spool, KEEPER_FD_FOLDER, "out", SPOOL_HEAD_DEFAULT, SPOOL_TAIL_DEFAULT,
-                                      &err) == 0)
+        if (!k.spooling &&
+            spool_open(&k.spool, KEEPER_FD_FOLDER, "out", SPOOL_HEAD_DEFAULT, SPOOL_TAIL_DEFAULT, &err) == 0)
             k.spooling = true;
         if ((!k.spooling || spool_write(&k.spool, chunk, (size_t)n, &err)) && !k.output_lost) {
             k.output_lost = true;
@@ -249,7 +261,9 @@ static void take_output(void)
         }
         if (k.report_at == NEVER) {
             int64_t now = clock_boot_ms();
-            k.report_at = now - k.reported_output_ms >= OUTPUT_REPORT_MS ? now : k.reported_output_ms + OUTPUT_REPORT_MS;
+            k.report_at = now - k.reported_output_ms >= OUTPUT_REPORT_MS
+                              ? now
+                              : k.reported_output_ms + OUTPUT_REPORT_MS;
         }
         if ((size_t)n < sizeof chunk)
             return;
@@ -344,8 +358,8 @@ static void task_ended(int status)
     /* A limit, a lease or an order has said the cause already. */
     if (!k.ending && r->exit_signal) {
         r->failure = KEEPER_FAIL_EXIT;
-        snprintf(r->message, sizeof r->message, "%.64s: killed by signal %u (%s)", k.order.node, r->exit_signal,
-                 strsignal((int)r->exit_signal));
+        snprintf(r->message, sizeof r->message, "%.64s: killed by signal %u (%s)", k.order.node,
+                 r->exit_signal, strsignal((int)r->exit_signal));
     } else if (!k.ending && r->exit_code) {
         r->failure = KEEPER_FAIL_EXIT;
     }
@@ -377,7 +391,9 @@ static void start_step(const char *role, int socket)
     snprintf(path, sizeof path, "/proc/self/fd/%d", k.context);
     int context = k.context >= 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (!step || context < 0 || k.killing || k.ending) {
-        say("MPI step refused", !step ? "64 run already" : context < 0 ? "no context" : "the attempt is ending");
+        say("MPI step refused", !step         ? "64 run already"
+                                : context < 0 ? "no context"
+                                              : "the attempt is ending");
     } else {
         k.step_count++;
         step->cgroup = step_cgroup();
@@ -536,8 +552,8 @@ static void take_commands(void)
     for (int turn = 0; turn < 64 && k.control >= 0; turn++) {
         char text[KEEPER_PACKET_MAX], ancillary[CMSG_SPACE(sizeof(int) * 4)];
         struct iovec io = {text, sizeof text - 1};
-        struct msghdr message = {.msg_iov = &io, .msg_iovlen = 1, .msg_control = ancillary,
-                                 .msg_controllen = sizeof ancillary};
+        struct msghdr message = {
+            .msg_iov = &io, .msg_iovlen = 1, .msg_control = ancillary, .msg_controllen = sizeof ancillary};
         ssize_t n = recvmsg(k.control, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return;
@@ -608,7 +624,8 @@ static void take_time(int64_t now)
 static int time_left(int64_t now)
 {
     int64_t at = k.lease_at;
-    const int64_t others[] = {k.limit_at, k.kill_at, k.report_at, k.call_at, k.killing ? now + KILL_RETRY_MS : NEVER};
+    const int64_t others[] = {k.limit_at, k.kill_at, k.report_at, k.call_at,
+                              k.killing ? now + KILL_RETRY_MS : NEVER};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         if (others[i] < at)
             at = others[i];

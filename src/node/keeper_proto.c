@@ -138,11 +138,12 @@ size_t report_format(const struct report *r, char *out, size_t size)
     for (char *p = message; *p; p++)
         if (*p == '\n')
             *p = ' ';
-    int n = snprintf(out, size,
-                     "attempt=%llu\nphase=%d\nhas_result=%d\nexit_code=%d\nexit_signal=%u\nfailure=%d\noutput_total=%llu\n"
-                     "cpu_ms=%lld\nkilled=%d\nmessage=%s\n",
-                     (unsigned long long)r->attempt, r->phase, r->has_result, r->exit_code, r->exit_signal, r->failure,
-                     (unsigned long long)r->output_total, (long long)r->cpu_ms, r->killed, message);
+    int n = snprintf(
+        out, size,
+        "attempt=%llu\nphase=%d\nhas_result=%d\nexit_code=%d\nexit_signal=%u\nfailure=%d\noutput_total=%llu\n"
+        "cpu_ms=%lld\nkilled=%d\nmessage=%s\n",
+        (unsigned long long)r->attempt, r->phase, r->has_result, r->exit_code, r->exit_signal, r->failure,
+        (unsigned long long)r->output_total, (long long)r->cpu_ms, r->killed, message);
     return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
 }
 
@@ -181,7 +182,7 @@ int report_parse(struct report *r, const char *text, size_t len, struct error *e
             snprintf(r->message, sizeof r->message, "%s", value);
     }
     if (r->phase < KEEPER_REFUSED || r->phase > KEEPER_RELEASED)
-        return error_set(err, ERR_PROTOCOL, "report has phase %d, expected %d to %d", r->phase, KEEPER_REFUSED,
-                         KEEPER_RELEASED);
+        return error_set(err, ERR_PROTOCOL, "report has phase %d, expected %d to %d", r->phase,
+                         KEEPER_REFUSED, KEEPER_RELEASED);
     return 0;
 }

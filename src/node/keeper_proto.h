@@ -40,11 +40,11 @@ enum {
     KEEPER_FD_END = 9
 };
 
-#define KEEPER_PACKET_MAX 2048        /* any packet on the control socket */
+#define KEEPER_PACKET_MAX 2048         /* any packet on the control socket */
 #define KEEPER_ORDER_MAX (1024 * 1024) /* the order file */
-#define KEEPER_STEPS_MAX 64           /* MPI steps at one time */
-#define KEEPER_CALL_MS 200            /* how often a keeper without an agent looks for one */
-#define KEEPER_STATUS_LEN 1024        /* the file `status`, filled up with line ends */
+#define KEEPER_STEPS_MAX 64            /* MPI steps at one time */
+#define KEEPER_CALL_MS 200             /* how often a keeper without an agent looks for one */
+#define KEEPER_STATUS_LEN 1024         /* the file `status`, filled up with line ends */
 
 /* The numbers of enum AttemptPhase and TaskFailure (wire.proto, model.proto); the agent checks. */
 enum keeper_phase {
@@ -72,20 +72,20 @@ enum keeper_failure {
     X(command)       /* the command line */                                                                  \
     X(work_dir)                                                                                              \
     X(stdin_path)                                                                                            \
-    X(stdout_path)   /* empty: to the spool `out` */                                                         \
-    X(stderr_path)   /* empty: with stdout */                                                                \
-    X(run_dir)       /* folder made for this attempt, private to the user; the step socket is `s` in it */   \
-    X(cgroup)        /* name of its cgroup among the node's; empty: none */                                  \
-    X(step_program)  /* path of muster-step */
+    X(stdout_path)  /* empty: to the spool `out` */                                                          \
+    X(stderr_path)  /* empty: with stdout */                                                                 \
+    X(run_dir)      /* folder made for this attempt, private to the user; the step socket is `s` in it */    \
+    X(cgroup)       /* name of its cgroup among the node's; empty: none */                                   \
+    X(step_program) /* path of muster-step */
 #define ORDER_NUMBERS(X)                                                                                     \
     X(attempt)                                                                                               \
     X(uid)                                                                                                   \
     X(gid)                                                                                                   \
-    X(index)         /* which node of the attempt this is; 0 runs the task */                                \
-    X(go)            /* 1: run at once */                                                                    \
-    X(runtime_s)     /* 0: no limit */                                                                       \
-    X(grace_ms)      /* SIGTERM to SIGKILL at the run-time limit and when the lease runs out */              \
-    X(lease_ms)      /* 0: no lease */
+    X(index)     /* which node of the attempt this is; 0 runs the task */                                    \
+    X(go)        /* 1: run at once */                                                                        \
+    X(runtime_s) /* 0: no limit */                                                                           \
+    X(grace_ms)  /* SIGTERM to SIGKILL at the run-time limit and when the lease runs out */                  \
+    X(lease_ms)  /* 0: no lease */
 #define ORDER_LISTS(X)                                                                                       \
     X(env)   /* NAME=VALUE in this order, later wins; an empty value unsets */                               \
     X(group) /* supplementary groups */                                                                      \
@@ -116,11 +116,11 @@ void order_push(struct order_list *list, const char *value);
 
 struct report {
     uint64_t attempt;
-    int phase;            /* enum keeper_phase */
-    bool has_result;      /* the fields below, up to message, hold (first node, ENDED and RELEASED) */
-    int exit_code;        /* 128 + N when signal N ended it */
-    unsigned exit_signal; /* 0: none */
-    int failure;          /* enum keeper_failure */
+    int phase;             /* enum keeper_phase */
+    bool has_result;       /* the fields below, up to message, hold (first node, ENDED and RELEASED) */
+    int exit_code;         /* 128 + N when signal N ended it */
+    unsigned exit_signal;  /* 0: none */
+    int failure;           /* enum keeper_failure */
     uint64_t output_total; /* bytes printed so far into the spool */
     int64_t cpu_ms;
     bool killed;       /* cgroup.kill was written: the cgroup must not serve again (see cgroup.h) */

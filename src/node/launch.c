@@ -191,10 +191,11 @@ static void open_stdio(const struct order *order, int output)
 }
 
 /* Words that a shell provides and no program does. `test`, `echo`, `true` exist as programs. */
-static const char *const shell_words[] = {".",    ":",      "alias",  "break",  "builtin", "case",    "cd",     "command",
-                                          "eval", "exec",   "exit",   "export", "for",     "function", "if",     "let",
-                                          "read", "return", "select", "set",    "shift",   "source",  "times",  "trap",
-                                          "type", "ulimit", "umask",  "until",  "unset",   "wait",    "while"};
+static const char *const shell_words[] = {
+    ".",    ":",      "alias",  "break",  "builtin", "case",     "cd",    "command",
+    "eval", "exec",   "exit",   "export", "for",     "function", "if",    "let",
+    "read", "return", "select", "set",    "shift",   "source",   "times", "trap",
+    "type", "ulimit", "umask",  "until",  "unset",   "wait",     "while"};
 
 bool launch_needs_shell(const char *command)
 {

@@ -91,7 +91,8 @@ static uint16_t remembered(struct agent *agent)
     return port < 65536 ? (uint16_t)port : 0;
 }
 
-static struct listener *listen_on(struct step_port *port, const char *address, uint16_t number, struct error *err)
+static struct listener *listen_on(struct step_port *port, const char *address, uint16_t number,
+                                  struct error *err)
 {
     char text[300];
     snprintf(text, sizeof text, strchr(address, ':') ? "[%s]:%u" : "%s:%u", address, number);

@@ -315,7 +315,8 @@ static void test_join(void)
     snprintf(program, sizeof program, "%s/muster-node", bin);
     snprintf(address, sizeof address, "%s", listener_text(listener));
     snprintf(path, sizeof path, "%s/token", top);
-    const char *argv[] = {program, "join", "--dir", node_dir, "--name", "node01", "--head", address, "--token-file", path, NULL};
+    const char *argv[] = {program,  "join",  "--dir",        node_dir, "--name", "node01",
+                          "--head", address, "--token-file", path,     NULL};
     char fingerprint[65];
     ca_fingerprint(head_dir, fingerprint, &err);
     token_make(fingerprint, &token, &text, &err);
@@ -335,8 +336,10 @@ static void test_join(void)
     /* What `muster cluster` would add. */
     char config[1800];
     int len = snprintf(config, sizeof config,
-                       "{\"name\":\"node01\",\"head\":\"%s\",\"address\":\"127.0.0.1\",\"run_dir\":\"%s\",\"bin\":\"%s/bin\","
-                       "\"virtual_cores\":true,\"home_fallback\":\"%s\",\"map\":{\"root\":\"nobody\"},\"env\":{\"EXTRA\":\"yes\"}}",
+                       "{\"name\":\"node01\",\"head\":\"%s\",\"address\":\"127.0.0.1\",\"run_dir\":\"%s\","
+                       "\"bin\":\"%s/bin\","
+                       "\"virtual_cores\":true,\"home_fallback\":\"%s\",\"map\":{\"root\":\"nobody\"},"
+                       "\"env\":{\"EXTRA\":\"yes\"}}",
                        address, run_dir, top, top);
     file_write(AT_FDCWD, path, config, (size_t)len, 0600, false, NULL);
 }
@@ -377,7 +380,8 @@ static void test_one(void)
     order_prepare(&x, false);
     ok(wait_until(seen(3, RELEASED)), "a system account's task ends");
     is_int(heard[3].last.failure, MU__TASK_FAILURE__FAIL_SETUP, "as one that cannot be set up");
-    ok(strstr(heard[3].message, "node01: ") && strstr(heard[3].message, "daemon"), "and says whose: %s", heard[3].message);
+    ok(strstr(heard[3].message, "node01: ") && strstr(heard[3].message, "daemon"), "and says whose: %s",
+       heard[3].message);
 
     order_end(99, 0);
     ok(wait_until(seen(99, RELEASED)), "the end of an unknown attempt is answered");
@@ -435,7 +439,8 @@ static void test_restart(void)
     stop_agent(SIGTERM);
     start_agent();
     ok(wait_until(hellos > before), "an agent that was stopped comes back");
-    is_int(heard[21].last.phase, MU__ATTEMPT_PHASE__PHASE_RUNNING, "and knows from its keeper that the task runs");
+    is_int(heard[21].last.phase, MU__ATTEMPT_PHASE__PHASE_RUNNING,
+           "and knows from its keeper that the task runs");
     order_end(21, 0);
     ok(wait_until(seen(21, RELEASED)), "and can end it");
 }
@@ -500,8 +505,8 @@ static void test_dead_keeper(void)
             start_agent();
             wait_until(hellos > before);
         }
-        ok(wait_until(seen(id, RELEASED)), pass ? "killed with its agent, it is noticed by the next one"
-                                                : "a killed keeper is noticed");
+        ok(wait_until(seen(id, RELEASED)),
+           pass ? "killed with its agent, it is noticed by the next one" : "a killed keeper is noticed");
         is_int(heard[id].last.failure, MU__TASK_FAILURE__FAIL_SYSTEM, "as a failure of the system");
         is_str(heard[id].message, "node01: the keeper of this attempt was killed", "that says what happened");
         ok(!lives(left), "and nothing of it lives");
@@ -603,7 +608,8 @@ static int set_up(struct error *err)
     snprintf(head_dir, sizeof head_dir, "%s/head", top);
     snprintf(node_dir, sizeof node_dir, "%s/node", top);
     /* Where files cost least, as `muster cluster` has it. */
-    snprintf(run_dir, sizeof run_dir, "%s%s/run", access("/dev/shm", W_OK) ? "" : "/dev/shm/", top + (access("/dev/shm", W_OK) ? 0 : 5));
+    snprintf(run_dir, sizeof run_dir, "%s%s/run", access("/dev/shm", W_OK) ? "" : "/dev/shm/",
+             top + (access("/dev/shm", W_OK) ? 0 : 5));
     snprintf(log_path, sizeof log_path, "%s/log", top);
     snprintf(path, sizeof path, "%s/bin", top);
     mkdir(head_dir, 0700);
@@ -613,7 +619,8 @@ static int set_up(struct error *err)
     if (symlink(from, path))
         return error_sys(err, "symlink");
     /* In the place of muster-step: says who it is and what it was given. */
-    static const char step[] = "#!/bin/sh\n[ \"$1\" = --probe ] && exit 1\necho $MUSTER_STEP_ROLE `tr -cd a-z <&4` >&3\n";
+    static const char step[] =
+        "#!/bin/sh\n[ \"$1\" = --probe ] && exit 1\necho $MUSTER_STEP_ROLE `tr -cd a-z <&4` >&3\n";
     snprintf(path, sizeof path, "%s/bin/muster-step", top);
     file_write(AT_FDCWD, path, step, sizeof step - 1, 0755, false, NULL);
     struct passwd *pw = getpwuid(geteuid());

@@ -69,7 +69,8 @@ static void trial_start(struct trial *t)
     buf_add(&text, "older order", 12); /* left in a file that is used again */
     file_write(t->folder, "order", text.data, text.len, 0600, false, &err);
     buf_free(&text);
-    int order = file_lock(t->folder, "order", &err), context = keeper_memfd("context", "the context", 11, &err);
+    int order = file_lock(t->folder, "order", &err),
+        context = keeper_memfd("context", "the context", 11, &err);
     if (with_groups && mkdirat(groups, t->name, 0755) == 0)
         t->group = openat(groups, t->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct keeper_start start = {program, t->folder, order, t->node, context, t->group};
@@ -139,7 +140,8 @@ static size_t read_output(struct trial *t, char *out, size_t size)
     out[0] = 0;
     if (spool_open_read(&s, t->folder, "out", NULL))
         return 0;
-    for (ssize_t n; len < size - 1 && (n = spool_read(&s, &offset, out + len, size - 1 - len, NULL, NULL)) > 0;)
+    for (ssize_t n;
+         len < size - 1 && (n = spool_read(&s, &offset, out + len, size - 1 - len, NULL, NULL)) > 0;)
         len += (size_t)n;
     out[len] = 0;
     spool_close(&s);
@@ -157,7 +159,8 @@ static void test_results(void)
         {"/bin/sh -c true", 0, 0, KEEPER_FAIL_NONE, ""},
         {"exit 3", 3, 0, KEEPER_FAIL_EXIT, ""},
         {"kill -9 $$", 137, 9, KEEPER_FAIL_EXIT, "node01: killed by signal 9 (Killed)"},
-        {"no-such-program x", 127, 0, KEEPER_FAIL_SETUP, "node01: cannot run no-such-program: No such file or directory"},
+        {"no-such-program x", 127, 0, KEEPER_FAIL_SETUP,
+         "node01: cannot run no-such-program: No such file or directory"},
         {"/etc/passwd", 126, 0, KEEPER_FAIL_SETUP, "node01: cannot run /etc/passwd: Permission denied"},
         {"   ", 126, 0, KEEPER_FAIL_SETUP, "node01: command line is empty"},
     };
@@ -172,7 +175,8 @@ static void test_results(void)
         ok(t.report.has_result, "has a result");
         ok(faccessat(t.folder, "status", F_OK, 0) == 0, "status is written");
         ok(access(t.order.run_dir, F_OK) != 0, "the run folder is gone");
-        ok(file_locked(t.folder, "order", NULL) == 0 || waitpid(t.keeper, NULL, 0) == t.keeper, "keeper ends");
+        ok(file_locked(t.folder, "order", NULL) == 0 || waitpid(t.keeper, NULL, 0) == t.keeper,
+           "keeper ends");
         trial_end(&t);
     }
 }
@@ -262,7 +266,8 @@ static void test_output(void)
 static void test_left_over(void)
 {
     struct trial t;
-    trial_init(&t, "(setsid sh -c 'trap \"\" TERM HUP; sleep 1000; sleep 1000' &) ; setsid sleep 1000 & sleep 0.1; exit 5");
+    trial_init(&t, "(setsid sh -c 'trap \"\" TERM HUP; sleep 1000; sleep 1000' &) ; setsid sleep 1000 & "
+                   "sleep 0.1; exit 5");
     ok(trial_run(&t), "a task that leaves daemons behind ends");
     is_int(t.report.exit_code, 5, "with its own exit code");
     trial_end(&t);
@@ -368,7 +373,8 @@ static void test_two_phases(void)
     order_set(&t.order.run_dir, "/no/such/place");
     trial_start(&t);
     ok(wait_phase(&t, KEEPER_REFUSED), "a keeper that cannot prepare refuses");
-    is_str(t.report.message, "node01: cannot make folder /no/such/place: No such file or directory", "and says why");
+    is_str(t.report.message, "node01: cannot make folder /no/such/place: No such file or directory",
+           "and says why");
     trial_end(&t);
 }
 
@@ -480,17 +486,25 @@ static void test_codec(void)
     order_release(&b);
     buf_free(&text);
 
-    struct report r = {.phase = KEEPER_ENDED, .has_result = true, .exit_code = 137, .exit_signal = 9, .cpu_ms = 12,
-                       .output_total = 1ull << 40, .message = "two\nlines"}, s;
+    struct report r = {.phase = KEEPER_ENDED,
+                       .has_result = true,
+                       .exit_code = 137,
+                       .exit_signal = 9,
+                       .cpu_ms = 12,
+                       .output_total = 1ull << 40,
+                       .message = "two\nlines"},
+                  s;
     char line[KEEPER_PACKET_MAX];
     size_t len = report_format(&r, line, sizeof line);
-    ok(report_parse(&s, line, len, &err) == 0 && s.exit_code == 137 && s.output_total == 1ull << 40, "a report comes back");
+    ok(report_parse(&s, line, len, &err) == 0 && s.exit_code == 137 && s.output_total == 1ull << 40,
+       "a report comes back");
     is_str(s.message, "two lines", "its message is one line");
     ok(report_parse(&s, "phase=9\n", 8, &err) == -1, "an unknown phase is refused");
     ok(launch_needs_shell("a | b") && launch_needs_shell("X=1 a") && launch_needs_shell("cd /") &&
            launch_needs_shell("a 'b'") && launch_needs_shell("a *"),
        "shell syntax is seen");
-    ok(!launch_needs_shell("mpiexec -n 4 a:b=c,d /x-y.z @w") && !launch_needs_shell("true") && !launch_needs_shell(""),
+    ok(!launch_needs_shell("mpiexec -n 4 a:b=c,d /x-y.z @w") && !launch_needs_shell("true") &&
+           !launch_needs_shell(""),
        "plain words need no shell");
 }
 
