@@ -170,14 +170,26 @@ static void end_text(const Mu__Attempt *row, char *out, size_t size)
         snprintf(out, size, "exit code %d", row->exit_code);
 }
 
+/* Queues the task again; in a job that is about to end it fails with its job. */
+static void again(struct core *core, struct task *task, uint32_t *count, const char *why)
+{
+    const Mu__Job *job = task->job->row;
+    bool ending = (job->state == JOB(FINISHING) || job->state == JOB(CANCELING)) && job->end_state != JOB(QUEUED);
+    if (ending) {
+        task_fail(core, task, FAIL(JOB), why, ACTOR_SCHEDULER);
+        return;
+    }
+    ++*count;
+    task_again(core, task, why, ACTOR_SCHEDULER);
+}
+
 /* A failure that is not the task's fault: again, as often as the cluster allows. */
 static void system_failure(struct core *core, struct task *task, const char *why)
 {
     char text[640];
     uint32_t limit = core->config.system_retry_limit;
     if (!task->row->spec->not_rerunnable && task->row->auto_requeue_count < limit) {
-        task->row->auto_requeue_count++;
-        task_again(core, task, why, ACTOR_SCHEDULER);
+        again(core, task, &task->row->auto_requeue_count, why);
         return;
     }
     if (task->row->spec->not_rerunnable)
@@ -193,8 +205,7 @@ static void refused(struct core *core, struct task *task, const Mu__Attempt *row
     if (row->failure == FAIL(SETUP)) {
         task_fail(core, task, FAIL(SETUP), why, ACTOR_SCHEDULER);
     } else if (task->row->refused_count < PREPARE_REFUSALS_MAX) {
-        task->row->refused_count++;
-        task_again(core, task, why, ACTOR_SCHEDULER);
+        again(core, task, &task->row->refused_count, why);
     } else {
         task_fail(core, task, FAIL(SYSTEM), why, ACTOR_SCHEDULER);
     }
@@ -211,8 +222,7 @@ static void finished_by_itself(struct core *core, struct task *task, const Mu__A
     } else if (row->failure == FAIL(SETUP) || row->failure == FAIL(TIMEOUT)) {
         task_fail(core, task, (int)row->failure, text, ACTOR_SCHEDULER);
     } else if (task->row->retry_count < task->job->row->spec->task_retry_limit) {
-        task->row->retry_count++;
-        task_again(core, task, text, ACTOR_SCHEDULER);
+        again(core, task, &task->row->retry_count, text);
     } else {
         task_fail(core, task, FAIL(EXIT), text, ACTOR_SCHEDULER);
     }
@@ -225,13 +235,12 @@ static void outcome(struct core *core, struct task *task, const Mu__Attempt *row
     t->exit_code = row->exit_code;
     t->exit_signal = row->exit_signal;
     if (t->cancel_cause) {
+        char *message = xstrdup(t->message);
         if (t->requeue_wanted)
-            task_again(core, task, "requeued", ACTOR_SCHEDULER);
-        else {
-            char *message = xstrdup(t->message);
+            task_again(core, task, message, ACTOR_SCHEDULER);
+        else
             task_fail(core, task, (int)t->cancel_cause, message, ACTOR_SCHEDULER);
-            free(message);
-        }
+        free(message);
     } else if (row->prepare_failed) {
         refused(core, task, row);
     } else if (row->ended) {
@@ -352,6 +361,7 @@ static void take_result(struct core *core, struct attempt *a, const Mu__AttemptR
     message_set(&row->message, r->message);
     if (!task->started_wall_ms && r->failure != FAIL(SETUP))
         task->started_wall_ms = core->wall_ms;
+    task_touch(core, a->task);
 }
 
 /* The node's share is over. Unless the attempt was ending anyway, that tells something. */
@@ -370,17 +380,16 @@ static void report_released(struct core *core, struct attempt *a, struct part *p
     attempt_settle(core, a);
 }
 
+/* Nothing is there now, but an order that was sent twice may still be under way to the node: only
+ * its answer to the order to end, which comes after that, makes its cores free. */
 static void report_refused(struct core *core, struct attempt *a, struct part *part, const Mu__AttemptReport *r)
 {
-    if (!part->open || (part->row->state != ANODE(PREPARE) && part->row->state != ANODE(RELEASE)))
+    if (part->row->state != ANODE(PREPARE) || a->row->state != ATTEMPT(PREPARING))
         return;
-    if (a->row->state == ATTEMPT(PREPARING)) {
-        a->row->prepare_failed = true;
-        a->row->failure = r->failure;
-        message_setf(&a->row->message, "node %s: %s", part->row->node,
-                     *r->message ? r->message : "could not prepare the task");
-    }
-    part_over(core, part, ANODE(RELEASED));
+    a->row->prepare_failed = true;
+    a->row->failure = r->failure;
+    message_setf(&a->row->message, "node %s: %s", part->row->node,
+                 *r->message ? r->message : "could not prepare the task");
     attempt_end(core, a, 0);
     attempt_settle(core, a);
 }

@@ -46,6 +46,7 @@ struct core *core_create(const struct core_config *config)
     TAILQ_INIT(&core->dirty_nodes);
     TAILQ_INIT(&core->dirty_groups);
     TAILQ_INIT(&core->dirty_attempts);
+    TAILQ_INIT(&core->settling_nodes);
     TAILQ_INIT(&core->admin_jobs);
     core->sched = sched_create(&core_sched_ops, core);
     return core;
@@ -262,7 +263,7 @@ static void resume_nodes(struct core *core)
         node->row->lost_up_ms = core->up_ms;
         node_touch(core, node);
         sched_node_add(core->sched, &node->s, node->row->name, node->row->cores);
-        core->n_draining += node->row->state == NODE(DRAINING);
+        node_watch(core, node);
         node_avail(core, node);
         timer_set(core, &node->timer,
                   core->up_ms + core->config.lease_ms + core->config.lease_margin_ms);
@@ -440,9 +441,6 @@ void core_resume(struct core *core, uint64_t generation)
     resume_attempts(core);
     resume_waiting(core);
     resume_queues(core);
-    const Mu__Node *node = NULL;
-    while ((node = core_next_node(core, node ? node->name : NULL)))
-        node_settle(core, node_find(core, node->name));
     for (struct attempt *a = attempts_first(&core->attempts); a; a = attempts_after(a))
         effects_open(a, NULL, &core->effects);
     event_other(core, EVENT(CLUSTER), "head", "Started", "", "head");
@@ -537,6 +535,8 @@ void core_end(struct core *core, struct batch *batch, struct effects *effects)
 {
     admin_run(core);
     sched_run(core->sched);
+    if (nodes_settle(core)) /* a node with more cores than before */
+        sched_run(core->sched);
     if (core->events.n > core->config.event_keep_count)
         events_trim(core);
     rows_collect(core, batch);

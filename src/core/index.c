@@ -247,6 +247,8 @@ void node_free(struct core *core, struct node *node)
     timer_set(core, &node->timer, 0);
     if (node->dirty)
         TAILQ_REMOVE(&core->dirty_nodes, node, dirty_entry);
+    if (node->settling)
+        TAILQ_REMOVE(&core->settling_nodes, node, settling_entry);
     RB_REMOVE(node_tree, &core->nodes, node);
     sched_node_clear(&node->s);
     message_free(node->row);

@@ -58,6 +58,8 @@ struct node {
     struct part_tree parts;
     struct timer timer;       /* while unreachable: when its attempts are surely over */
     uint32_t cores_wanted;    /* as its agent says; taken over when nothing is held there */
+    bool settling;            /* drains, or has another number of cores coming */
+    TAILQ_ENTRY(node) settling_entry;
     bool dirty;
     TAILQ_ENTRY(node) dirty_entry;
 };
@@ -136,13 +138,13 @@ struct core {
     struct timer_tree timers;
     struct events events;
     uint64_t n_jobs, n_queued, n_running, n_open_jobs, n_tasks;
-    uint32_t n_draining;
 
     TAILQ_HEAD(, job) dirty_jobs;
     TAILQ_HEAD(, task) dirty_tasks;
     TAILQ_HEAD(, node) dirty_nodes;
     TAILQ_HEAD(, group) dirty_groups;
     TAILQ_HEAD(, attempt) dirty_attempts;
+    TAILQ_HEAD(, node) settling_nodes;
     TAILQ_HEAD(admin_list, job) admin_jobs; /* not ended */
     bool admin_wanted;                      /* one of them is to be looked at */
     struct batch gone; /* rows deleted in this turn */
@@ -260,6 +262,8 @@ void node_set(struct core *core, const struct actor *actor, const Mu__NodeSet *c
 void group_set(struct core *core, const struct actor *actor, const Mu__GroupSet *c, struct result *r);
 void node_avail(struct core *core, struct node *node); /* tells the scheduler what the row says */
 void node_settle(struct core *core, struct node *node); /* Draining to Offline, new core count */
+bool nodes_settle(struct core *core);                   /* all that wait for it; whether one did */
+void node_watch(struct core *core, struct node *node);  /* after its state or cores_wanted changed */
 void node_lease_over(struct core *core, struct node *node);
 void group_publish(struct core *core, const struct group *group);
 

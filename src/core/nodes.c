@@ -38,13 +38,33 @@ static void set_state(struct core *core, struct node *node, Mu__NodeState state,
 {
     if (node->row->state == state)
         return;
-    core->n_draining += state == NODE(DRAINING);
-    core->n_draining -= node->row->state == NODE(DRAINING);
     node->row->state = state;
+    node_watch(core, node);
     node->row->changed_wall_ms = core->wall_ms;
     node_touch(core, node);
     event_node(core, node, node_state_name((int)state), cause, actor);
     node_avail(core, node);
+}
+
+void node_watch(struct core *core, struct node *node)
+{
+    bool settling = node->row->state == NODE(DRAINING) || node->cores_wanted != node->row->cores;
+    if (settling && !node->settling)
+        TAILQ_INSERT_TAIL(&core->settling_nodes, node, settling_entry);
+    else if (!settling && node->settling)
+        TAILQ_REMOVE(&core->settling_nodes, node, settling_entry);
+    node->settling = settling;
+}
+
+bool nodes_settle(struct core *core)
+{
+    struct node *node, *next;
+    bool any = false;
+    TAILQ_FOREACH_SAFE (node, &core->settling_nodes, settling_entry, next) {
+        node_settle(core, node);
+        any = any || !node->settling;
+    }
+    return any;
 }
 
 /* When the last work is gone: a draining node is offline, another number of cores counts. */
@@ -54,6 +74,7 @@ void node_settle(struct core *core, struct node *node)
         node->row->cores = node->cores_wanted;
         node_touch(core, node);
         sched_node_resize(core->sched, &node->s, node->cores_wanted);
+        node_watch(core, node);
     }
     if (node->row->state == NODE(DRAINING) && !node_in_use(node))
         set_state(core, node, NODE(OFFLINE), "drained", ACTOR_SCHEDULER);
@@ -115,15 +136,16 @@ static bool in_inventory(const Mu__NodeHello *h, uint64_t attempt)
     return false;
 }
 
-/* What we know of and the node does not have. An order to prepare may just not have arrived (it
- * is sent again); whatever should be there or should go is over there. */
+/* What we know of and the node does not have. An order to prepare may not have arrived, or may
+ * still be under way in a batch that is not durable: it, or the order to end, is sent again and
+ * the answer awaited. Only what the node has once reported as prepared is lost. */
 static void reconcile_absent(struct core *core, struct node *node, const Mu__NodeHello *h)
 {
     struct part *part;
     char why[160];
     for (uint64_t id = 0; (part = node_part_after(node, id));) {
         id = part->attempt->row->id;
-        if (part->row->state == ANODE(PREPARE) || in_inventory(h, id))
+        if (part->row->state != ANODE(PREPARED) || in_inventory(h, id))
             continue;
         snprintf(why, sizeof why, "node %s has lost the task's attempt", node->row->name);
         attempt_lost(core, part, why);
@@ -152,6 +174,7 @@ void node_up(struct core *core, const Mu__NodeHello *h, struct result *r)
         lose_all(core, node, why);
     }
     take_hello(node, h);
+    node_watch(core, node);
     node->row->lost_up_ms = 0;
     timer_set(core, &node->timer, 0);
     node->row->changed_wall_ms = core->wall_ms;
@@ -189,7 +212,6 @@ void node_down(struct core *core, const char *name, struct result *r)
     node_touch(core, node);
     event_node(core, node, "Unreachable", "", "head");
     node_avail(core, node);
-    node_settle(core, node); /* idle cores that jobs held there are free again */
     timer_set(core, &node->timer, lease_end(core, core->up_ms));
 }
 
@@ -232,8 +254,10 @@ static void take_offline(struct core *core, struct node *node, const Mu__NodeSet
     for (uint64_t id = 0; (part = node_part_after(node, id));) {
         struct attempt *a = part->attempt;
         id = a->row->id;
-        if (!a->row->ended && !a->row->prepare_failed && !*a->row->message)
+        if (!a->row->ended && !a->row->prepare_failed && !*a->row->message) {
             message_set(&a->row->message, why);
+            attempt_touch(core, a);
+        }
         attempt_end(core, a, core->config.grace_ms);
         attempt_settle(core, a);
     }
@@ -254,7 +278,7 @@ void node_set(struct core *core, const struct actor *actor, const Mu__NodeSet *c
     }
     if (text_check("comment", c->comment, DESCRIPTION_MAX, &r->error))
         return;
-    for (size_t i = 0; i < c->n_names; i++)
+    for (size_t i = 0; !c->all && i < c->n_names; i++)
         if (!node_find(core, c->names[i])) {
             error_set(&r->error, ERR_NOT_FOUND, "node %.64s: no such node", c->names[i]);
             return;
