@@ -5,6 +5,7 @@
 #include "head/door.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "head/hello.h"
 #include "head/join.h"
 #include "head/nodelink.h"
 #include "wire/link.h"
@@ -45,30 +46,11 @@ static void peer_free(struct peer *p)
     free(p);
 }
 
-static void hello_back(struct head *h, struct link *link, const struct error *err)
-{
-    Mu__Hello hello = MU__HELLO__INIT;
-    Mu__ErrorReply error = MU__ERROR_REPLY__INIT;
-    Mu__Frame frame = MU__FRAME__INIT;
-    hello.protocol = hello.protocol_min = 1;
-    hello.software = (char *)"muster-head " MUSTER_VERSION;
-    hello.role = MU__ROLE__ROLE_HEAD;
-    hello.cluster = h->cluster;
-    if (err) {
-        error.code = err->code;
-        error.text = (char *)err->text;
-        hello.error = &error;
-    }
-    frame.kind_case = MU__FRAME__KIND_HELLO;
-    frame.hello = &hello;
-    link_send(link, &frame);
-}
-
 static void refuse(struct peer *p, const struct error *err)
 {
     struct link *link = p->link;
     log_warn("%s is refused: %s", link_peer_text(link), err->text);
-    hello_back(p->door->head, link, err);
+    hello_send(p->door->head, link, err);
     peer_free(p);
     link_close_flushed(link);
 }
@@ -77,13 +59,11 @@ static void on_hello(struct peer *p, const Mu__Hello *hello)
 {
     struct head *h = p->door->head;
     struct error err;
-    if (hello->protocol_min > 1 || hello->protocol < 1) {
-        error_set(&err, ERR_VERSION, "it speaks protocol %u to %u, this head speaks 1", hello->protocol_min,
-                  hello->protocol);
+    if (hello_check(hello, &err)) {
         refuse(p, &err);
     } else if (hello->role == MU__ROLE__ROLE_JOIN) {
         p->joining = true;
-        hello_back(h, p->link, NULL);
+        hello_send(h, p->link, NULL);
     } else if (hello->role != MU__ROLE__ROLE_NODE) {
         error_set(&err, ERR_DENIED, "only agents may come here; clients use %s", h->socket_path);
         refuse(p, &err);

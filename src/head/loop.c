@@ -93,7 +93,7 @@ static void arm_deadline(struct loop *loop)
         return;
     }
     int64_t wait = due - loop_up_ms(loop);
-    timer_ms(loop->deadline, wait < 0 ? 0 : wait > 3600000 ? 3600000 : wait + 1);
+    timer_ms(loop->deadline, wait < 1 ? 1 : wait > 3600000 ? 3600000 : wait + 1);
 }
 
 /* ---- loading ---- */
@@ -322,6 +322,7 @@ static int resume(struct loop *loop, struct error *err)
         return -1;
     loop->state = LOOP_OK;
     loop->readable = true;
+    outspools_reset(h->outspools);
     loop->last_batch = loop->durable; /* the numbers between were dropped */
     loop_turn(loop);
     core_resume(h->core, h->generation);

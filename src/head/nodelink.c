@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "head/hello.h"
 #include "head/loop.h"
 #include "head/order.h"
 #include "head/outspool.h"
@@ -43,6 +44,7 @@ struct nodelinks {
     struct nodelink *by_name; /* lower case, as certificates have it */
     TAILQ_HEAD(, nodelink) dirty;
     struct event *look;
+    int64_t looked_ms;
 };
 
 const char *nodelink_name(const struct nodelink *nl)
@@ -181,7 +183,12 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
     struct nodelinks *all = arg;
     struct nodelink *nl, *tmp;
     int64_t now = clock_boot_ms(), beat = all->head->config.heartbeat_ms;
+    /* Were we stopped ourselves, what agents sent meanwhile is not read yet: silence was ours. */
+    int64_t stood_still = now - all->looked_ms > beat ? now - all->looked_ms : 0;
+    all->looked_ms = now;
     HASH_ITER (hh, all->by_name, nl, tmp) {
+        nl->heard_ms += nl->link ? stood_still : 0;
+        nl->closed_ms += nl->link ? 0 : stood_still;
         if (nl->link && nl->resync)
             close_link(nl, "its output could not be written; it starts again");
         nl->resync = false;
@@ -294,20 +301,6 @@ static struct nodelink *nodelink_of(struct nodelinks *all, const char *name)
     return nl;
 }
 
-static void send_hello(struct head *h, struct link *link)
-{
-    Mu__Hello hello = MU__HELLO__INIT;
-    Mu__Frame frame = MU__FRAME__INIT;
-    hello.protocol = hello.protocol_min = 1;
-    hello.software = (char *)"muster-head " MUSTER_VERSION;
-    hello.role = MU__ROLE__ROLE_HEAD;
-    hello.cluster = h->cluster;
-    hello.generation = h->generation;
-    frame.kind_case = MU__FRAME__KIND_HELLO;
-    frame.hello = &hello;
-    link_send(link, &frame);
-}
-
 /* An attempt whose output is not all here is shown to the core as still running; its real report is
  * kept back and follows. */
 static void inventory(struct nodelink *nl, Mu__NodeHello *hello)
@@ -352,7 +345,7 @@ int nodelinks_hello(struct nodelinks *nodelinks, struct link *link, const Mu__He
     nl->heard_ms = clock_boot_ms();
     link_set(link, &node_ops, nl);
     link_limit(link, FRAME_MAX);
-    send_hello(h, link);
+    hello_send(h, link, NULL);
     return 0;
 }
 
@@ -365,6 +358,7 @@ struct nodelinks *nodelinks_create(struct head *head, struct error *err)
     struct timeval tv = {.tv_sec = every / 1000, .tv_usec = (every % 1000) * 1000};
     all->head = head;
     TAILQ_INIT(&all->dirty);
+    all->looked_ms = clock_boot_ms();
     all->look = event_new(head->base, -1, EV_PERSIST, on_look, all);
     if (!all->look || event_add(all->look, &tv)) {
         error_set(err, ERR_IO, "cannot set up a timer");

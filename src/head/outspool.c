@@ -288,6 +288,13 @@ void outspools_job_gone(struct outspools *outspools, uint64_t job)
         log_warn("output of job %s: %s", folder, err.text);
 }
 
+void outspools_reset(struct outspools *outspools)
+{
+    struct outspool *o, *tmp;
+    HASH_ITER (hh, outspools->by_attempt, o, tmp)
+        entry_free(outspools, o);
+}
+
 struct outspools *outspools_create(struct head *head, struct error *err)
 {
     struct outspools *all = xcalloc(1, sizeof *all);
@@ -329,11 +336,9 @@ void outspools_sweep(struct outspools *outspools)
 
 void outspools_destroy(struct outspools *outspools)
 {
-    struct outspool *o, *tmp;
     if (!outspools)
         return;
-    HASH_ITER (hh, outspools->by_attempt, o, tmp)
-        entry_free(outspools, o);
+    outspools_reset(outspools);
     if (outspools->dirfd >= 0)
         close(outspools->dirfd);
     if (outspools->look)

@@ -6,6 +6,7 @@
 #include "head/session.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "head/hello.h"
 #include "head/loop.h"
 #include "head/owner.h"
 #include "head/request.h"
@@ -61,18 +62,35 @@ static void session_gone(struct session *s)
     session_unref(s);
 }
 
+static void look_soon(struct sessions *all)
+{
+    struct timeval tv = {.tv_usec = PAUSED_LOOK_MS * 1000};
+    if (!all->looking)
+        event_add(all->look, &tv);
+    all->looking = true;
+}
+
+bool session_behind(struct session *s)
+{
+    return s->unanswered >= UNANSWERED_MAX ||
+           s->held_bytes + (s->link ? link_unsent(s->link) : 0) > UNSENT_MAX;
+}
+
+void session_skipped(struct session *session)
+{
+    session->skipped = true;
+    look_soon(session->head->sessions);
+}
+
 static void update_pause(struct session *s)
 {
     struct sessions *all = s->head->sessions;
     if (!s->link)
         return;
-    bool behind = s->unanswered >= UNANSWERED_MAX || link_unsent(s->link) > UNSENT_MAX;
+    bool behind = session_behind(s);
     bool pause = behind || all->choked;
-    if (behind && !all->looking) {
-        struct timeval tv = {.tv_usec = PAUSED_LOOK_MS * 1000};
-        all->looking = true;
-        event_add(all->look, &tv);
-    }
+    if (behind)
+        look_soon(all);
     if (pause != s->paused)
         link_pause(s->link, s->paused = pause);
 }
@@ -82,14 +100,23 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
     struct sessions *all = arg;
     struct session *s;
     all->looking = false;
-    LIST_FOREACH (s, &all->list, next)
+    LIST_FOREACH (s, &all->list, next) {
         if (s->paused)
             update_pause(s);
+        if (s->skipped && !session_behind(s)) {
+            s->skipped = false;
+            loop_turn(all->head->loop);
+            waits_session(all->head->waits, s);
+        } else if (s->skipped) {
+            look_soon(all);
+        }
+    }
 }
 
 void session_send(struct session *session, const struct buf *frame)
 {
     session->unanswered--;
+    session->held_bytes -= frame->len;
     if (!session->link)
         return;
     link_send_packed(session->link, frame->data, frame->len);
@@ -103,31 +130,11 @@ bool session_owns(const struct session *session, const Mu__Owner *owner)
 
 /* ---- greeting ---- */
 
-static void send_hello(struct session *s, const struct error *err)
-{
-    Mu__Hello hello = MU__HELLO__INIT;
-    Mu__ErrorReply error = MU__ERROR_REPLY__INIT;
-    Mu__Frame frame = MU__FRAME__INIT;
-    hello.protocol = hello.protocol_min = 1;
-    hello.software = (char *)"muster-head " MUSTER_VERSION;
-    hello.role = MU__ROLE__ROLE_HEAD;
-    hello.cluster = s->head->cluster;
-    hello.generation = s->head->generation;
-    if (err) {
-        error.code = err->code;
-        error.text = (char *)err->text;
-        hello.error = &error;
-    }
-    frame.kind_case = MU__FRAME__KIND_HELLO;
-    frame.hello = &hello;
-    link_send(s->link, &frame);
-}
-
 static void refuse(struct session *s, const struct error *err)
 {
     struct link *link = s->link;
     log_info("client %s is refused: %s", link_peer_text(link), err->text);
-    send_hello(s, err);
+    hello_send(s->head, link, err);
     session_gone(s);
     link_close_flushed(link);
 }
@@ -135,15 +142,13 @@ static void refuse(struct session *s, const struct error *err)
 static void on_hello(struct session *s, const Mu__Hello *hello)
 {
     struct error err;
-    if (hello->protocol_min > 1 || hello->protocol < 1) {
-        error_set(&err, ERR_VERSION, "the client speaks protocol %u to %u, this head speaks 1",
-                  hello->protocol_min, hello->protocol);
+    if (hello_check(hello, &err)) {
         refuse(s, &err);
         return;
     }
     s->greeted = true;
     link_limit(s->link, FRAME_MAX);
-    send_hello(s, NULL);
+    hello_send(s->head, s->link, NULL);
 }
 
 static void on_frame(struct link *link, Mu__Frame *frame, void *arg)

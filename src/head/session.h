@@ -25,6 +25,8 @@ struct session {
     bool greeted; /* Hello came */
     bool paused;
     uint32_t unanswered;
+    size_t held_bytes; /* of replies that wait to be durable */
+    bool skipped;      /* a wait could be answered, but the client is behind */
     uint32_t wait_count;
     LIST_HEAD(, wait) waits; /* waits.c's */
 };
@@ -38,7 +40,11 @@ void sessions_choke(struct sessions *sessions, bool choke);
 
 struct session *session_ref(struct session *session);
 void session_unref(struct session *session);
-/* An encoded Reply frame, which answers one request. */
+/* Whether the client has more unanswered, or unread, than is good. Its waits are then not answered
+ * but skipped, and looked at again when it has caught up. */
+bool session_behind(struct session *session);
+void session_skipped(struct session *session);
+/* An encoded Reply frame, which answers one request; its length was added to held_bytes. */
 void session_send(struct session *session, const struct buf *frame);
 bool session_owns(const struct session *session, const Mu__Owner *owner); /* or is an admin */
 

@@ -62,6 +62,10 @@ static bool try_answer(struct head *h, struct session *s, const Mu__Request *r)
 {
     uint64_t newest;
     const Mu__Job *job;
+    if (session_behind(s)) {
+        session_skipped(s);
+        return false;
+    }
     switch (r->kind_case) {
     case MU__REQUEST__KIND_JOB_WAIT:
         job = core_job(h->core, r->job_wait->job_id);
@@ -161,6 +165,16 @@ void waits_all(struct waits *waits)
     HASH_ITER (hh, waits->jobs, subject, tmp)
         look(waits, &subject->list);
     look(waits, &waits->events);
+}
+
+void waits_session(struct waits *waits, struct session *session)
+{
+    struct wait *w, *next;
+    for (w = LIST_FIRST(&session->waits); w; w = next) {
+        next = LIST_NEXT(w, of_session);
+        if (try_answer(waits->head, w->session, w->request))
+            wait_free(waits, w);
+    }
 }
 
 void waits_session_gone(struct waits *waits, struct session *session)

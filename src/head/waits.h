@@ -18,7 +18,8 @@ int waits_add(struct waits *waits, struct session *session, const Mu__Request *r
  * whoever waits for it. Cheap when nobody does. */
 void waits_job(struct waits *waits, uint64_t job);
 void waits_events(struct waits *waits);
-void waits_all(struct waits *waits); /* the core was rebuilt */
+void waits_all(struct waits *waits);                              /* the core was rebuilt */
+void waits_session(struct waits *waits, struct session *session); /* it has caught up */
 void waits_session_gone(struct waits *waits, struct session *session);
 
 #endif

@@ -22,6 +22,11 @@
 
 #define DEADLINE_MS 20000
 #define SAFE_NAME "headtest"
+#ifdef __SANITIZE_ADDRESS__ /* keeps freed memory for a while */
+#define GREEDY_KB_MAX 2000000
+#else
+#define GREEDY_KB_MAX 60000
+#endif
 
 static char program[PATH_MAX]; /* muster-head */
 static char folder[] = "/tmp/muster-head-XXXXXX";
@@ -126,7 +131,7 @@ struct agent {
     char name[64], dir[PATH_MAX], install_id[33];
     struct tls_context *tls;
     struct link *link;
-    bool greeted, closed;
+    bool greeted, closed, silent;
     char error[512]; /* of the head's Hello */
     uint64_t generation;
     Mu__JoinReply *joined;
@@ -185,12 +190,12 @@ static const struct link_ops agent_ops = {.on_frame = agent_frame, .on_closed = 
 
 static struct agent agent1, agent2, *const all_agents[] = {&agent1, &agent2};
 
-/* Agents that are connected report their load twice a second. */
+/* Agents that are connected report their load ten times a second. */
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     static int64_t last_ms;
     static uint64_t seq;
-    if (clock_boot_ms() - last_ms < 500)
+    if (clock_boot_ms() - last_ms < 100)
         return;
     last_ms = clock_boot_ms();
     for (size_t i = 0; i < 2; i++) {
@@ -198,7 +203,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
         Mu__NodeReport body = MU__NODE_REPORT__INIT;
         Mu__Frame frame = MU__FRAME__INIT;
         struct agent *a = all_agents[i];
-        if (!a->link || !a->greeted || *a->error)
+        if (!a->link || !a->greeted || a->silent || *a->error)
             continue;
         load.load_milli = 1500;
         body.load = &load;
@@ -889,6 +894,69 @@ static void limit_file_size(rlim_t bytes)
     prlimit(head_pid, RLIMIT_FSIZE, &limit, NULL);
 }
 
+static bool node_is(const char *name, const char *health)
+{
+    Mu__Reply *reply = node_list();
+    bool is = false;
+    for (size_t i = 0; reply && i < reply->nodes->n_nodes; i++)
+        is |= !strcmp(reply->nodes->nodes[i]->node->name, name) &&
+              !strcmp(reply->nodes->nodes[i]->health, health);
+    client_reply_free(reply);
+    return is;
+}
+
+/* Silence, a closed link, and a head that stood still itself. */
+static void test_liveness(struct agent *a)
+{
+    static const char fast[] = "{\"heartbeat_ms\": 400}";
+    char path[128];
+    snprintf(path, sizeof path, "%s/head.json", head_dir);
+    file_write(AT_FDCWD, path, fast, strlen(fast), 0600, false, NULL);
+    ok(head_restart() && agent_connect(a), "a head with a fast pulse");
+    ok(await(node_is(a->name, "OK")), "the node is reachable");
+    kill(head_pid, SIGSTOP);
+    usleep(2000000); /* the test is about this time passing */
+    kill(head_pid, SIGCONT);
+    ok(node_is(a->name, "OK"), "a head that stood still does not take its own silence for the node's");
+    ok(await(a->heartbeat > 0) && a->link, "and the link is kept");
+    a->silent = true;
+    ok(await(a->closed), "a node that sends no heartbeat loses its link");
+    ok(await(node_is(a->name, "Unreachable")), "and is unreachable");
+    a->silent = false;
+    ok(agent_connect(a) && await(node_is(a->name, "OK")), "it comes back");
+    agent_drop(a);
+    ok(node_is(a->name, "OK"), "a link that closes may come back within a moment");
+    ok(await(node_is(a->name, "Unreachable")), "and not later");
+    unlink(path);
+    ok(head_restart(), "(the head is killed)");
+}
+
+/* A client that asks and asks and does not read: the head's memory is not its buffer. */
+static void test_greedy(void)
+{
+    struct error err;
+    struct client *greedy = client_open(head_socket, 5000, &err);
+    Mu__JobList list = MU__JOB_LIST__INIT;
+    Mu__Request request = MU__REQUEST__INIT;
+    request.kind_case = MU__REQUEST__KIND_JOB_LIST;
+    request.job_list = &list;
+    int sent = 0;
+    for (; sent < 2000 && client_send(greedy, &request, &err) == 0; sent++)
+        ;
+    client_flush(greedy, NULL);
+    char path[64], line[256];
+    long kb = 0;
+    ok(job_state(1) > 0, "others are served meanwhile");
+    snprintf(path, sizeof path, "/proc/%d/status", (int)head_pid);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        sscanf(line, "VmHWM: %ld", &kb);
+    if (f)
+        fclose(f);
+    ok(kb > 0 && kb < GREEDY_KB_MAX, "the head stays small: %ld kB", kb);
+    client_close(greedy);
+}
+
 /* A limit on the size of files fails writes as a full disk does. */
 static void test_disk_full(struct agent *a)
 {
@@ -980,6 +1048,8 @@ int main(void)
         test_disk_full(&agent1);
         agent_drop(&agent1);
         test_pipelined();
+        test_greedy();
+        test_liveness(&agent1);
         test_stop();
     }
     agent_drop(&agent1);
