@@ -57,13 +57,6 @@ static const struct example submit_examples[] = {
     {NULL, NULL},
 };
 
-/* Whether the spec says anything at all: /id goes with none of it. */
-static bool spec_is_default(const struct submit_args *a)
-{
-    static const struct submit_args zero;
-    return !memcmp(&a->job, &zero.job, sizeof a->job) && !memcmp(&a->task, &zero.task, sizeof a->task);
-}
-
 /* Sends job_create and prints nothing. The reply's job goes to *info (client_reply_free(*reply)). */
 static int create_job(struct context *ctx, const struct job_options *options, Mu__TaskSpec *task, bool submit,
                       Mu__Reply **reply, struct error *err)
@@ -82,30 +75,39 @@ static int create_job(struct context *ctx, const struct job_options *options, Mu
     return call_job(ctx, &req, reply, err);
 }
 
+/* --id stands alone; without it there must be a command. */
+static int check_submit(const struct submit_args *a, const struct words *words, struct error *err)
+{
+    if (!a->id && !words->count)
+        return error_set(err, ERR_USAGE, "the command to run is missing; or name a job with --id");
+    if (a->id && words->count)
+        return error_set(err, ERR_USAGE,
+                         "option --id: \"%s\": expected no command beside it, but there is \"%s\"",
+                         shown(a->id), shown(words->list[0]));
+    if (a->id && spec_given(&a->job, &a->task))
+        return error_set(
+            err, ERR_USAGE,
+            "option --id: \"%s\": changing a job's options as it is submitted is not supported in this "
+            "version",
+            shown(a->id));
+    return 0;
+}
+
 static int queue_job(struct context *ctx, const struct submit_args *a, const struct words *words,
                      Mu__Reply **reply, struct error *err)
 {
     Mu__TaskSpec task;
     Mu__JobSubmit body = MU__JOB_SUBMIT__INIT;
     Mu__Request req = MU__REQUEST__INIT;
-    if (!a->id) {
-        if (!words->count)
-            return error_set(err, ERR_USAGE, "the command to run is missing; or name a job with --id");
-        if (spec_task(&a->task, words, 0, &task, err))
-            return -1;
-        return create_job(ctx, &a->job, &task, true, reply, err);
+    if (check_submit(a, words, err))
+        return -1;
+    if (!a->id)
+        return spec_task(&a->task, words, 0, &task, err) ? -1
+                                                         : create_job(ctx, &a->job, &task, true, reply, err);
+    if (read_job_id(a->id, &body.job_id, err)) {
+        error_prefix(err, "option --id");
+        return -1;
     }
-    if (read_job_id(a->id, &body.job_id, err))
-        return error_prefix(err, "option --id");
-    if (words->count)
-        return error_set(err, ERR_USAGE,
-                         "option --id: \"%s\": expected no command beside it, but there is \"%s\"",
-                         shown(a->id), shown(words->list[0]));
-    if (!spec_is_default(a))
-        return error_set(err, ERR_USAGE,
-                         "option --id: \"%s\": changing a job's options as it is submitted is not supported "
-                         "in this version",
-                         shown(a->id));
     req.kind_case = MU__REQUEST__KIND_JOB_SUBMIT;
     req.job_submit = &body;
     return call_job(ctx, &req, reply, err);
@@ -450,7 +452,7 @@ static int list_jobs(struct context *ctx, const struct list_args *a,
         Mu__Reply *reply;
         if ((rc = context_call(ctx, &req, &reply, err)))
             break;
-        pages = xgrow(pages, &cap, count + 1, sizeof *pages);
+        pages = xgrow(pages, &cap, count + 1, sizeof(void *));
         pages[count++] = reply;
         if (reply->kind_case != MU__REPLY__KIND_JOBS) {
             rc = error_set(err, ERR_PROTOCOL, "the head's answer has no jobs in it");

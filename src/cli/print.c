@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "cli/nodeset.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,6 +95,7 @@ struct table *table_new(const struct column *columns)
     t->columns = columns;
     while (columns[t->width].title)
         t->width++;
+    assert(t->width > 0);
     return t;
 }
 
@@ -197,10 +199,12 @@ static void print_columns(const struct context *ctx, const struct table *t, int 
         titles[c] = (char *)t->columns[c].title;
         widths[c] = text_width(titles[c], SIZE_MAX, NULL);
     }
-    for (size_t i = 0; i < t->count; i++) {
-        size_t w = text_width(t->cells[i], SIZE_MAX, NULL);
-        if (w > widths[i % t->width])
-            widths[i % t->width] = w;
+    for (size_t i = 0; i + t->width <= t->count; i += t->width) {
+        for (size_t c = 0; c < t->width; c++) {
+            size_t w = text_width(t->cells[i + c], SIZE_MAX, NULL);
+            if (w > widths[c])
+                widths[c] = w;
+        }
     }
     size_t *full = xmemdup(widths, t->width * sizeof *widths);
     fit_widths(t, widths, full);

@@ -169,7 +169,7 @@ static int create_job(struct run *r, const struct words *command, const struct w
     spec.requested_nodes = nodes->list;
     spec.n_requested_nodes = nodes->count;
     Mu__TaskSpec *tasks = xcalloc(nodes->count, sizeof *tasks);
-    body.tasks = xcalloc(nodes->count, sizeof *body.tasks);
+    body.tasks = xcalloc(nodes->count, sizeof(void *));
     for (size_t i = 0; i < nodes->count; i++) {
         tasks[i] = base;
         tasks[i].name = (char *)"Remote command";

@@ -134,9 +134,9 @@ static int add_env(struct env_list *env, const char *pair, size_t len, struct er
         return error_set(err, ERR_USAGE, "%s", why.text);
     if (env->count == env->cap) {
         size_t cap = env->cap ? env->cap * 2 : 8;
-        Mu__Env **list = cli_keep(xcalloc(cap, sizeof *list));
+        Mu__Env **list = cli_keep(xcalloc(cap, sizeof(void *)));
         if (env->count)
-            memcpy(list, env->list, env->count * sizeof *list);
+            memcpy(list, env->list, env->count * sizeof(void *));
         env->list = list;
         env->cap = cap;
     }
@@ -331,6 +331,15 @@ int spec_job(const struct job_options *o, Mu__JobSpec *spec, struct error *err)
     spec->env = o->env.list;
     spec->n_env = o->env.count;
     return 0;
+}
+
+bool spec_given(const struct job_options *j, const struct task_options *t)
+{
+    return j->cores.given || j->nodes.given || j->name || j->project || j->priority_given ||
+           j->node_groups.count || j->requested_nodes.count || j->exclusive || j->fail_on_task_failure ||
+           j->runtime_s || j->retry_limit || j->env.count || t->cores.given || t->nodes.given || t->name ||
+           t->work_dir || t->stdin_path || t->stdout_path || t->stderr_path || t->runtime_s || t->exclusive ||
+           t->rerunnable_off || t->required_nodes.count || t->env.count;
 }
 
 /* A relative folder is meant from where the user stands. */

@@ -19,7 +19,6 @@ struct env_list {
 };
 
 struct job_options {
-    bool given; /* any of them */
     struct range cores, nodes;
     const char *name, *project;
     uint32_t priority;
@@ -46,6 +45,9 @@ extern const struct option job_option_table[];
 extern const struct option task_option_table[];
 /* ... and what does: for `job add`, where only the task is described. */
 extern const struct option task_size_table[];
+
+/* Whether the options ask for anything: /id goes with none of them. */
+bool spec_given(const struct job_options *job, const struct task_options *task);
 
 /* The messages point into the options and into argv: freed by the end of the program only. */
 int spec_job(const struct job_options *o, Mu__JobSpec *spec, struct error *err);
