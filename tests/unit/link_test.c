@@ -672,7 +672,7 @@ static void answer(struct link *link, Mu__Request *request, struct small_head *h
         status.cluster = (char *)"small";
         reply.kind_case = MU__REPLY__KIND_STATUS;
         reply.status = &status;
-    } else if (request->kind_case == MU__REQUEST__KIND_TASK_OUTPUT) {
+    } else if (request->kind_case == MU__REQUEST__KIND_JOB_CANCEL) {
         output.data.data = (uint8_t *)h->big.data;
         output.data.len = h->big.len;
         reply.kind_case = MU__REPLY__KIND_OUTPUT;
@@ -782,13 +782,16 @@ static void test_calls(const char *path)
     ok(client_call(c, &wrong, -1, &reply, &err) < 0 && err.code == ERR_NOT_FOUND, "an error is an error: %s",
        err.text);
 
-    /* Replies 1000 times as long as the requests: both ends fill their sockets. */
-    Mu__TaskOutput task = MU__TASK_OUTPUT__INIT;
+    /* 6 MB of requests, 90 MB of replies: both ends fill their sockets, and the head stops reading. */
+    char long_text[2001];
+    memset(long_text, 'x', 2000), long_text[2000] = 0;
+    Mu__JobCancel cancel = MU__JOB_CANCEL__INIT;
     Mu__Request output = MU__REQUEST__INIT;
-    output.kind_case = MU__REQUEST__KIND_TASK_OUTPUT;
-    output.task_output = &task;
+    cancel.message = long_text;
+    output.kind_case = MU__REQUEST__KIND_JOB_CANCEL;
+    output.job_cancel = &cancel;
     int bad = 0;
-    for (int i = 0; i < 3000; i++)
+    for (int i = 0; i < 3000 && !bad; i++)
         bad += client_send(c, &output, &err) != 0;
     ok(!bad && client_flush(c, &err) == 0, "3,000 requests are sent without waiting (%s)", err.text);
     ok(client_call(c, &request, 20000, &reply, &err) == 0 && reply->status,
