@@ -231,6 +231,8 @@ const char *nearest_name(const char *word, const char *const *names, size_t coun
         unsigned d = edit_distance(word, names[i]);
         if (len >= 3 && !strncasecmp(word, names[i], len))
             d = d < 1 ? d : 1; /* a beginning is a good guess */
+        else if (len >= 4 && strcasestr(names[i], word))
+            d = d < 2 ? d : 2; /* a part of it ("name" for jobname) is a fair one */
         if (d < least) {
             least = d;
             best = names[i];

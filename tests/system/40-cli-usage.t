@@ -20,6 +20,7 @@ done <<'TABLE'
 2|muster job: FINISH is not supported|JOB FINISH 3
 2|unknown option --numnods; did you mean --numnodes|job submit --numnods 4 true
 2|unknown option /numnods; did you mean /numnodes|job submit /numnods:4 true
+2|unknown option --name; did you mean --jobname|job new --name x
 2|unknown option /script|job submit /script
 2|option /numnodes: "0": expected MIN|job submit /numnodes:0 true
 2|option /numnodes: "4-2": expected MIN|job submit /numnodes:4-2 true
