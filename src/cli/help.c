@@ -160,11 +160,12 @@ static void help_command(FILE *out, const struct noun *noun, const struct comman
     size_t width = help_width(out);
     const char *program = program_of(noun, c);
     fprintf(out, "%s - %s\n\nUsage:\n", program, c->summary);
-    for (const char *u = c->usage; *u; u += strspn(u, "\n")) {
+    const char *u = c->usage; /* may be empty: then the command stands alone */
+    do {
         size_t n = strcspn(u, "\n");
-        fprintf(out, "  %s %.*s\n", program, (int)n, u);
-        u += n;
-    }
+        fprintf(out, "  %s%s%.*s\n", program, n ? " " : "", (int)n, u);
+        u += n + strspn(u + n, "\n");
+    } while (*u);
     help_examples(out, c->examples);
     if (c->text) {
         fputc('\n', out);
@@ -276,15 +277,17 @@ static void man_examples(FILE *out, const struct example *e)
 
 static void man_synopsis(FILE *out, const struct noun *noun, const struct command *c)
 {
-    for (const char *u = c->usage; *u; u += strspn(u, "\n")) {
+    const char *u = c->usage;
+    do {
         size_t n = strcspn(u, "\n");
         char line[256];
         snprintf(line, sizeof line, "%.*s", (int)n, u);
         fprintf(out, ".B %s\n", program_of(noun, c));
-        man_text(out, line);
+        if (n)
+            man_text(out, line);
         fputs(".br\n", out);
-        u += n;
-    }
+        u += n + strspn(u + n, "\n");
+    } while (*u);
 }
 
 static void man_command(FILE *out, const struct noun *noun, const struct command *c)
