@@ -203,11 +203,15 @@ void bounce_run(struct bounce *b, int rank, int peer, bool yield, bool one_host,
     path_read(&before);
     bool yielded = !yield && library_switch() && library_switch()(false);
 
+    uint64_t wall = probe_now_ns(), ran = probe_ran_ns();
     rounds(b, peer, first, yield, 1);
     out->damaged = pattern_damaged(b);
     rounds(b, peer, first, yield, b->warmup);
     sample_clear(&b->samples);
     rounds(b, peer, first, yield, b->iterations);
+    ran = probe_ran_ns() - ran;
+    wall = probe_now_ns() - wall;
+    out->processor = wall ? (double)ran / (double)wall : 1;
     out->damaged |= pattern_damaged(b);
 
     if (yielded)

@@ -24,6 +24,7 @@ struct end_result {
     int32_t damaged;
     int32_t from_end;   /* this end sent first and saw the path */
     uint64_t count;
+    double processor;   /* share of the time that this end's process really ran, 0..1 */
     double min, p50, p95, p99, max; /* round trip, ns, this end's clock readings taken off */
     char path[PATH_TEXT];
 };

@@ -263,6 +263,7 @@ static void step_report(struct conductor *c, size_t count, bool shared)
             .from_end = latency_of(from),
             .to_end = latency_of(to),
             .iterations = from->count,
+            .processor = from->processor < to->processor ? from->processor : to->processor,
             .shared = shared,
             .damaged = from->damaged || to->damaged,
         };

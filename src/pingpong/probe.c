@@ -16,6 +16,13 @@ uint64_t probe_now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+uint64_t probe_ran_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 uint32_t probe_clock_cost_ns(void)
 {
     enum { ROUNDS = 20, READINGS = 1000 };

@@ -32,6 +32,7 @@ static inline bool place_has_cpu(const uint8_t *cpus, unsigned cpu)
 }
 
 uint64_t probe_now_ns(void);        /* CLOCK_MONOTONIC */
+uint64_t probe_ran_ns(void);        /* processor time of this thread */
 uint32_t probe_clock_cost_ns(void); /* what one probe_now_ns() takes, rounded */
 
 struct link_count {

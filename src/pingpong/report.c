@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define NAME_COLUMNS 16
+#define DISTURBED 0.97 /* below this share of its processor a busy process was not alone */
 #define PICO 1e6 /* medians are kept as whole picoseconds: 1 us is 1e6 of them */
 
 struct report {
@@ -53,6 +54,20 @@ static const char *figure_us(double v, char out[16])
     return out;
 }
 
+/* Words at the third column's place, as many a line as 80 columns take. */
+static void text_wrapped(FILE *t, const char *title, const char *words)
+{
+    int column = fprintf(t, "  %-12s", title);
+    while (*words) {
+        int len = (int)strcspn(words, " ");
+        if (column + 1 + len > 80 && column > 14)
+            column = fprintf(t, "\n%14s", "") - 1;
+        column += fprintf(t, " %.*s", len, words);
+        words += len + (words[len] == ' ');
+    }
+    fputc('\n', t);
+}
+
 static void text_head(FILE *t, const struct run_info *info)
 {
     const struct pingpong_options *o = info->options;
@@ -60,7 +75,7 @@ static void text_head(FILE *t, const struct run_info *info)
             o->size == 1 ? "" : "s", o->iterations, o->iterations == 1 ? "" : "s", o->warmup);
     fprintf(t, "  MPI library  %s\n", info->library);
     if (*info->settings)
-        fprintf(t, "  Settings     %s\n", info->settings);
+        text_wrapped(t, "Settings", info->settings);
     fprintf(t, "  Nodes        %u", info->nodes);
     if (info->ranks != info->nodes)
         fprintf(t, " with %u ranks", info->ranks);
@@ -102,6 +117,7 @@ struct report *report_open(const struct run_info *info, FILE *text, struct error
     r->info = info;
     r->text = text;
     r->xml = xml;
+    r->sum.processor = 1;
     r->rows = info->options->rows == ROWS_ALL ||
               (info->options->rows == ROWS_AUTO && info->pairs <= ROWS_AUTO_MAX);
     if (sample_init(&r->medians, info->pairs) < 0)
@@ -140,6 +156,8 @@ void report_pair(struct report *r, const struct pair_report *p)
         s->worst = *p;
     if (p->damaged && !s->damaged)
         s->bad = *p;
+    if (!p->shared && p->processor < s->processor)
+        s->processor = p->processor;
     s->pairs++;
     s->damaged += p->damaged;
     s->shared += p->shared;
@@ -189,6 +207,9 @@ static void text_summary(FILE *t, const struct run_info *info, const struct summ
     else
         fprintf(t, "  Processors   one for each measuring rank%s\n",
                 info->library_yields ? "; the MPI library yields as it waits" : ", no yielding");
+    if (s->processor < DISTURBED)
+        fprintf(t, "  Disturbed    other programs took up to %.0f %% of a measuring processor's time\n",
+                100 * (1 - s->processor));
     if (s->damaged)
         fprintf(t, "  DAMAGED      %llu pair%s received other bytes than were sent\n", (unsigned long long)s->damaged,
                 s->damaged == 1 ? "" : "s");

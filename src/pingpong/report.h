@@ -41,6 +41,8 @@ struct pair_report {
     uint32_t from, to;   /* ranks */
     struct latency from_end, to_end;
     double mbps;         /* 10^6 bytes a second at from_end's median */
+    double processor;    /* share of the time that the ends' processes ran, the lower of both: less than 1 where
+                            other programs had their processors */
     uint64_t iterations;
     bool shared;         /* the ends shared a processor and yielded */
     bool damaged;        /* a payload arrived changed */

@@ -155,6 +155,7 @@ void xml_pair(struct xml *x, const struct run_info *info, const struct pair_repo
     attribute(x, "iterations", "%llu", (unsigned long long)pair->iterations);
     attribute(x, "path", "%s", pair->path);
     attribute(x, "sharedProcessor", "%s", yes(pair->shared));
+    attribute(x, "processorTime", "%.3f", pair->processor);
     attribute(x, "damaged", "%s", yes(pair->damaged));
     write_latency(x, "from", &pair->from_end);
     write_latency(x, "to", &pair->to_end);
@@ -183,6 +184,7 @@ int xml_close(struct xml *x, const struct run_info *info, const struct summary *
     attribute(x, "pairs", "%llu", (unsigned long long)sum->pairs);
     attribute(x, "damaged", "%llu", (unsigned long long)sum->damaged);
     attribute(x, "sharedProcessor", "%llu", (unsigned long long)sum->shared);
+    attribute(x, "processorTime", "%.3f", sum->processor);
     attribute(x, "seconds", "%.3f", sum->seconds);
     write_extreme(x, "best", info, &sum->best);
     element(x, "median");

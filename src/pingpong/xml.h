@@ -18,6 +18,7 @@ struct summary {
     uint64_t pairs, damaged, shared;
     struct pair_report best, worst; /* by median latency */
     struct pair_report bad;         /* the first that was damaged */
+    double processor;               /* the lowest of all pairs that did not share */
     double median_us, median_mbps;
     struct {
         char name[PATH_TEXT];

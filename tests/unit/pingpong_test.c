@@ -289,7 +289,9 @@ static void test_report(void)
     struct pingpong_options o = {.size = 1, .iterations = 1000, .warmup = 50};
     char *labels[] = {"node01", "node02", "a-node-with-a-very-long-name-17"};
     uint32_t hosts[] = {0, 0, 0};
-    struct run_info info = {.options = &o, .library = "Test 1", .settings = "", .ranks = 3, .nodes = 3, .hosts = 1,
+    struct run_info info = {.options = &o, .library = "Test 1",
+                            .settings = "OMPI_MCA_pml=ob1 OMPI_MCA_btl=tcp,self,vader OMPI_MCA_btl_tcp_if_include=eth0",
+                            .ranks = 3, .nodes = 3, .hosts = 1,
                             .processors = 2, .clock_ns = 25, .pairs = 3, .labels = labels, .host_of = hosts};
     struct error err;
     char *text = NULL, xml[] = "/tmp/muster-pingpong-XXXXXX", *whole = xcalloc(1, 65536);
@@ -301,7 +303,7 @@ static void test_report(void)
     for (uint32_t i = 0; i < 3; i++) {
         double us = 3.5 + i;
         struct pair_report p = {.from = i / 2, .to = i == 0 ? 1 : 2, .from_end = {us - 1, us, us + 1, us + 2, 12345.6},
-                                .to_end = {us, us, us, us, us}, .mbps = 1 / us, .iterations = 1000};
+                                .to_end = {us, us, us, us, us}, .mbps = 1 / us, .iterations = 1000, .processor = 1 - i / 10.0};
         snprintf(p.path, sizeof p.path, "TCP over eth0");
         report_pair(r, &p);
     }
@@ -314,6 +316,7 @@ static void test_report(void)
     ok(strstr(text, "minimum (best)  node01 -> node02 ") && strstr(text, "maximum (worst) node02 -> a-node..-name-17 "),
        "best and worst by name");
     ok(strstr(text, "TCP over eth0\n") && strstr(text, "all on one physical host with 2 processors\n"), "path and host");
+    ok(strstr(text, "up to 20 % of a measuring processor") != NULL, "who was not alone on a processor is told");
     size_t widest = 0;
     for (char *line = text; *line; line += strcspn(line, "\n") + 1)
         widest = strcspn(line, "\n") > widest ? strcspn(line, "\n") : widest;
