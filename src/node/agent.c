@@ -438,6 +438,20 @@ static void raise_limits(void)
     }
 }
 
+/* It may lie in a folder that everybody can write to: what somebody else has put there is refused. */
+static int make_run_dir(const char *path, struct error *err)
+{
+    struct stat st;
+    if (file_mkdirs(path, geteuid() == 0 ? 0711 : 0700, err))
+        return -1;
+    if (lstat(path, &st))
+        return error_sys(err, "cannot look at %s", path);
+    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
+        return error_set(err, ERR_DENIED, "%s: expected a folder of uid %u that nobody else can write to",
+                         path, geteuid());
+    return 0;
+}
+
 static int open_all(struct agent *agent, struct error *err)
 {
     char path[PATH_MAX];
@@ -453,7 +467,7 @@ static int open_all(struct agent *agent, struct error *err)
                    : -1;
     if (install_id_read(agent->dir, agent->install_id, err))
         return -1;
-    if (file_mkdirs(agent->config.run_dir, geteuid() == 0 ? 0711 : 0700, err))
+    if (make_run_dir(agent->config.run_dir, err))
         return -1;
     agent->base = event_base_new();
     if (!agent->base)

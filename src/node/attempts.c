@@ -464,6 +464,7 @@ void attempts_destroy(struct attempts *all)
     struct attempt *a, *next;
     if (!all)
         return;
+    bool alive = attempts_alive(all) > 0;
     HASH_ITER (hh, all->by_id, a, next)
         attempt_drop(a);
     keepers_hang_up(all);
@@ -471,7 +472,8 @@ void attempts_destroy(struct attempts *all)
         close(all->folder);
     if (all->cgroup >= 0) {
         close(all->cgroup);
-        cgroup_remove(all->cgroup_name); /* stays if attempts go on in it */
+        if (!alive)
+            cgroup_remove(all->cgroup_name);
     }
     free(all);
 }

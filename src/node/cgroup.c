@@ -8,12 +8,16 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <mntent.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define REMOVE_TRIES 20
+#define REMOVE_PAUSE_MS 10
 
 /* A mount without a place in the tree: nobody else sees it, and it is gone with the descriptor. It
  * works where /sys was mounted anew for a network namespace and shows no cgroups. */
@@ -87,7 +91,9 @@ void cgroup_remove(const char *name)
     int mount = locate(name, path);
     if (mount < 0)
         return;
-    custody_cgroup_remove(mount, path);
+    /* One whose last process has just died may be busy for a moment. */
+    for (int i = 0; custody_cgroup_remove(mount, path) && i < REMOVE_TRIES; i++)
+        poll(NULL, 0, REMOVE_PAUSE_MS);
     close(mount);
 }
 
