@@ -54,7 +54,7 @@ is "$(leftovers)" "" "and leaves no process"
 
 # What a task leaves behind when it ends by itself is ended with it.
 new_work
-job=$(submit --workdir "$work" --wait "setsid $work/gate $work & until [ -s $work/runs ]; do :; done")
+muster job submit --workdir "$work" --wait "setsid $work/gate $work & until [ -s $work/runs ]; do :; done" >/dev/null 2>&1
 wait_for 5 no_leftovers
 is "$(leftovers)" "" "what a finished task left behind is gone"
 

@@ -146,7 +146,10 @@ start_cluster() {
 }
 # The test makes and starts it by itself; it is only ended with the test.
 track_cluster() { LIB_CLUSTERS+=("$1"); }
-track_pid() { LIB_PIDS+=("$1"); }
+track_pid() { # of a background process of the test's
+    LIB_PIDS+=("$1")
+    disown "$1" # its end is no news
+}
 track_mount() { LIB_UNMOUNT+=("$1"); }
 
 status() { muster cluster status --json | jq -r "$1"; }  # JQ-FILTER
