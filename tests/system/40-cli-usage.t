@@ -107,6 +107,9 @@ like "$("$m" help job submit)" '--nodegroup GROUPS' "... and its options"
 like "$("$m" JOB Submit /HELP)" '^Examples' "... in any case, with /help"
 like "$("$m" job help submit)" '^Examples' "... and as muster job help submit"
 
+said=$("$m" help 2>&1 >/dev/full)
+is "$?: $said" "1: muster: cannot write the output: No space left on device" "output that cannot be written is a failure"
+
 # ---- classic names ----
 for name in job task node clusrun; do
     ok "$name --help" "$MUSTER_BIN/classic/$name" --help

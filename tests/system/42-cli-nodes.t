@@ -55,6 +55,25 @@ is "$("$m" run --nodes node01 'printf a')" "node01: a" "a last line without its 
 one_line_error 1 'no node is named "node99"' "an unknown node" "$m" run --nodes node99 true
 one_line_error 1 'nothere' "an unknown group" "$m" run --nodegroup nothere true
 
+# ---- JSON: what is printed is documented ----
+id=$(submit true)
+wait_for 20 job_ended "$id"
+documented() { # WORDS...: every name in the document stands in docs/json.md
+    local missing= name
+    for name in $("$m" "$@" --json | jq -r '.. | objects | keys[]' | sort -u); do
+        grep -qE "[\`\"]$name[\`\"]" "$LIB_TOP/docs/json.md" || missing+=" $name"
+    done
+    is "$missing" "" "JSON of $*: every name is documented"
+}
+documented job view "$id" --detailed --history
+documented task view "$id.1"
+documented job add "$("$m" job new --json | jq .id)" true
+documented node list
+documented node listcores
+documented group list
+documented run true
+documented cluster status
+
 # Ctrl-C ends the command everywhere.
 mark=$LIB_TMP/mark
 (trap - INT; exec "$m" run 'echo up; exec sleep 321') >"$mark" 2>&1 &
