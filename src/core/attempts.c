@@ -156,7 +156,8 @@ static void part_over(struct core *core, struct part *part, Mu__AttemptNodeState
 static const char *signal_text(uint32_t sig, char *out, size_t size)
 {
     const char *word = sigabbrev_np((int)sig);
-    snprintf(out, size, "ended by signal %u%s%s%s", sig, word ? " (SIG" : "", word ? word : "", word ? ")" : "");
+    snprintf(out, size, "ended by signal %u%s%s%s", sig, word ? " (SIG" : "", word ? word : "",
+             word ? ")" : "");
     return out;
 }
 
@@ -174,7 +175,8 @@ static void end_text(const Mu__Attempt *row, char *out, size_t size)
 static void again(struct core *core, struct task *task, uint32_t *count, const char *why)
 {
     const Mu__Job *job = task->job->row;
-    bool ending = (job->state == JOB(FINISHING) || job->state == JOB(CANCELING)) && job->end_state != JOB(QUEUED);
+    bool ending =
+        (job->state == JOB(FINISHING) || job->state == JOB(CANCELING)) && job->end_state != JOB(QUEUED);
     if (ending) {
         task_fail(core, task, FAIL(JOB), why, ACTOR_SCHEDULER);
         return;
@@ -365,7 +367,8 @@ static void take_result(struct core *core, struct attempt *a, const Mu__AttemptR
 }
 
 /* The node's share is over. Unless the attempt was ending anyway, that tells something. */
-static void report_released(struct core *core, struct attempt *a, struct part *part, const Mu__AttemptReport *r)
+static void report_released(struct core *core, struct attempt *a, struct part *part,
+                            const Mu__AttemptReport *r)
 {
     bool first = part == &a->parts[0];
     if (!part->open)
@@ -382,7 +385,8 @@ static void report_released(struct core *core, struct attempt *a, struct part *p
 
 /* Nothing is there now, but an order that was sent twice may still be under way to the node: only
  * its answer to the order to end, which comes after that, makes its cores free. */
-static void report_refused(struct core *core, struct attempt *a, struct part *part, const Mu__AttemptReport *r)
+static void report_refused(struct core *core, struct attempt *a, struct part *part,
+                           const Mu__AttemptReport *r)
 {
     if (part->row->state != ANODE(PREPARE) || a->row->state != ATTEMPT(PREPARING))
         return;

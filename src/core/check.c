@@ -115,7 +115,8 @@ static void where(const Mu__JobSpec *spec, struct buf *out)
 }
 
 /* A minimum that no state of the cluster as registered can satisfy is refused at once. */
-static int check_count(struct core *core, const Mu__JobSpec *spec, uint32_t min, uint32_t max, struct error *err)
+static int check_count(struct core *core, const Mu__JobSpec *spec, uint32_t min, uint32_t max,
+                       struct error *err)
 {
     uint32_t nodes;
     uint64_t cores;
@@ -129,8 +130,8 @@ static int check_count(struct core *core, const Mu__JobSpec *spec, uint32_t min,
     struct buf text = BUF_INIT;
     where(spec, &text);
     error_set(err, ERR_USAGE, "%s %s: only %" PRIu64 " %s%s %s %s", unit_option(spec),
-              range_text(min, max, range, sizeof range), there, by_node ? "node" : "core", there == 1 ? "" : "s",
-              there == 1 ? "is" : "are", buf_str(&text));
+              range_text(min, max, range, sizeof range), there, by_node ? "node" : "core",
+              there == 1 ? "" : "s", there == 1 ? "is" : "are", buf_str(&text));
     buf_free(&text);
     return -1;
 }
@@ -149,7 +150,9 @@ void task_range(const Mu__JobSpec *job, const Mu__TaskSpec *task, bool only, uin
         *max = job->max_units;
     }
     if (*min == 0)
-        *min = task->n_required_nodes && task->n_required_nodes <= UINT32_MAX ? (uint32_t)task->n_required_nodes : 1;
+        *min = task->n_required_nodes && task->n_required_nodes <= UINT32_MAX
+                   ? (uint32_t)task->n_required_nodes
+                   : 1;
     if (*max == 0)
         *max = *min;
 }
@@ -162,7 +165,8 @@ static int check_required(struct core *core, const Mu__JobSpec *job, const Mu__T
     if (job->type == MU__JOB_TYPE__JOB_ADMIN)
         return task->n_required_nodes == 1
                    ? 0
-                   : error_set(err, ERR_USAGE, "requirednodes: a command on nodes has one node for each task");
+                   : error_set(err, ERR_USAGE,
+                               "requirednodes: a command on nodes has one node for each task");
     if (task->n_required_nodes > max)
         return error_set(err, ERR_USAGE, "requirednodes: %zu nodes, but the task gets at most %u %s",
                          task->n_required_nodes, max,
@@ -176,7 +180,8 @@ static int check_required(struct core *core, const Mu__JobSpec *job, const Mu__T
             listed = !strcasecmp(job->requested_nodes[k], one);
         sched_candidates(core->sched, job->node_groups, job->n_node_groups, &one, 1, &nodes, &cores);
         if (!listed || nodes == 0)
-            return error_set(err, ERR_USAGE, "requirednodes %s: not one of the nodes that the job may use", one);
+            return error_set(err, ERR_USAGE, "requirednodes %s: not one of the nodes that the job may use",
+                             one);
     }
     return 0;
 }

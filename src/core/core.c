@@ -206,8 +206,8 @@ static int load_event(struct core *core, const struct row *row, struct error *er
 int core_load(struct core *core, const struct row *row, struct error *err)
 {
     static int (*const loaders[])(struct core *, const struct row *, struct error *) = {
-        [ROW_COUNTERS] = load_counters, [ROW_JOB] = load_job,         [ROW_TASK] = load_task,
-        [ROW_NODE] = load_node,         [ROW_GROUP] = load_group,     [ROW_ATTEMPT] = load_attempt,
+        [ROW_COUNTERS] = load_counters, [ROW_JOB] = load_job,     [ROW_TASK] = load_task,
+        [ROW_NODE] = load_node,         [ROW_GROUP] = load_group, [ROW_ATTEMPT] = load_attempt,
         [ROW_EVENT] = load_event,
     };
     if ((unsigned)row->kind >= ROW_KIND_COUNT)
@@ -265,8 +265,7 @@ static void resume_nodes(struct core *core)
         sched_node_add(core->sched, &node->s, node->row->name, node->row->cores);
         node_watch(core, node);
         node_avail(core, node);
-        timer_set(core, &node->timer,
-                  core->up_ms + core->config.lease_ms + core->config.lease_margin_ms);
+        timer_set(core, &node->timer, core->up_ms + core->config.lease_ms + core->config.lease_margin_ms);
     }
     const Mu__Group *group = NULL;
     while ((group = core_next_group(core, group ? group->name : NULL)))

@@ -30,15 +30,15 @@
 struct core;
 
 struct core_config {
-    uint32_t lease_ms;            /* an attempt lives this long without any head; default 600000 */
-    uint32_t lease_margin_ms;     /* added before a lost attempt counts as over; default 10000 */
-    uint32_t grace_ms;            /* SIGTERM to SIGKILL; default 15000 (TaskCancelGracePeriod) */
-    uint32_t system_retry_limit;  /* automatic requeues after system failures (TaskRetryCount); default 3 */
-    uint64_t event_keep_count;    /* default 200000 */
-    int64_t event_keep_ms;        /* default 30 days */
-    int64_t job_keep_ms;          /* ended jobs are deleted after this (TtlCompletedJobs); default 5 days */
-    uint32_t jobs_max;            /* jobs that have not ended; default 1000000 */
-    uint32_t tasks_per_job_max;   /* default 100000 */
+    uint32_t lease_ms;           /* an attempt lives this long without any head; default 600000 */
+    uint32_t lease_margin_ms;    /* added before a lost attempt counts as over; default 10000 */
+    uint32_t grace_ms;           /* SIGTERM to SIGKILL; default 15000 (TaskCancelGracePeriod) */
+    uint32_t system_retry_limit; /* automatic requeues after system failures (TaskRetryCount); default 3 */
+    uint64_t event_keep_count;   /* default 200000 */
+    int64_t event_keep_ms;       /* default 30 days */
+    int64_t job_keep_ms;         /* ended jobs are deleted after this (TtlCompletedJobs); default 5 days */
+    uint32_t jobs_max;           /* jobs that have not ended; default 1000000 */
+    uint32_t tasks_per_job_max;  /* default 100000 */
 };
 void core_config_default(struct core_config *config);
 
@@ -114,10 +114,10 @@ enum command_kind {
     CMD_TASK_REQUEUE,
     CMD_NODE_SET,
     CMD_GROUP_SET,
-    CMD_NODE_UP,     /* an agent's link is up: node_hello with every attempt that it knows */
-    CMD_NODE_DOWN,   /* its link is gone (late heartbeats, closed connection): node */
-    CMD_REPORT,      /* node reports on one attempt: node, report */
-    CMD_TICK,        /* time has passed: run-time limits, leases, retention */
+    CMD_NODE_UP,   /* an agent's link is up: node_hello with every attempt that it knows */
+    CMD_NODE_DOWN, /* its link is gone (late heartbeats, closed connection): node */
+    CMD_REPORT,    /* node reports on one attempt: node, report */
+    CMD_TICK,      /* time has passed: run-time limits, leases, retention */
 };
 struct command {
     enum command_kind kind;
@@ -138,8 +138,8 @@ struct command {
     const char *node; /* CMD_NODE_DOWN, CMD_REPORT */
 };
 struct result {
-    struct error error; /* code ERR_NONE: done. Else nothing was changed. */
-    uint64_t job_id;    /* job commands */
+    struct error error;              /* code ERR_NONE: done. Else nothing was changed. */
+    uint64_t job_id;                 /* job commands */
     uint32_t first_task, task_count; /* JOB_CREATE, JOB_ADD: ids given */
 };
 
@@ -169,7 +169,8 @@ void core_end(struct core *core, struct batch *batch, struct effects *effects);
 /* Uptime at which CMD_TICK is due (a run-time limit, a lease); INT64_MAX: never. */
 int64_t core_deadline(const struct core *core);
 
-/* The open effects of one node (its link has come up, or orders may have been lost). */
+/* The open effects of one node. CMD_NODE_UP does not give them itself: whoever drives the core asks
+ * for them after the core_end() of that turn. */
 void core_open_effects(const struct core *core, const char *node, struct effects *effects);
 
 /* All rows as they are now: for snapshots and for the test that load(rows(core)) equals core. */

@@ -56,9 +56,9 @@ struct node {
     Mu__Node *row;
     RB_ENTRY(node) entry;
     struct part_tree parts;
-    struct timer timer;       /* while unreachable: when its attempts are surely over */
-    uint32_t cores_wanted;    /* as its agent says; taken over when nothing is held there */
-    bool settling;            /* drains, or has another number of cores coming */
+    struct timer timer;    /* while unreachable: when its attempts are surely over */
+    uint32_t cores_wanted; /* as its agent says; taken over when nothing is held there */
+    bool settling;         /* drains, or has another number of cores coming */
     TAILQ_ENTRY(node) settling_entry;
     bool dirty;
     TAILQ_ENTRY(node) dirty_entry;
@@ -147,7 +147,7 @@ struct core {
     TAILQ_HEAD(, node) settling_nodes;
     TAILQ_HEAD(admin_list, job) admin_jobs; /* not ended */
     bool admin_wanted;                      /* one of them is to be looked at */
-    struct batch gone; /* rows deleted in this turn */
+    struct batch gone;                      /* rows deleted in this turn */
     struct effects effects;
     struct buf reason; /* core_pending_reason()'s text */
     bool resumed;      /* indexes are built: a fresh core, or one after core_resume() */
@@ -175,7 +175,7 @@ struct task *tasks_first(struct task_tree *tasks);
 struct task *tasks_after(struct task *task);
 struct attempt *attempts_first(struct attempt_tree *attempts);
 struct attempt *attempts_after(struct attempt *attempt);
-struct part *node_part_after(struct node *node, uint64_t attempt); /* the next with a higher number */
+struct part *node_part_after(struct node *node, uint64_t attempt);  /* the next with a higher number */
 void timer_set(struct core *core, struct timer *timer, int64_t at); /* 0 clears */
 struct timer *timer_first(const struct core *core);
 struct job *job_new(struct core *core, Mu__Job *row); /* takes the row; in the index, not in the scheduler */
@@ -260,7 +260,7 @@ void node_up(struct core *core, const Mu__NodeHello *hello, struct result *r);
 void node_down(struct core *core, const char *name, struct result *r);
 void node_set(struct core *core, const struct actor *actor, const Mu__NodeSet *c, struct result *r);
 void group_set(struct core *core, const struct actor *actor, const Mu__GroupSet *c, struct result *r);
-void node_avail(struct core *core, struct node *node); /* tells the scheduler what the row says */
+void node_avail(struct core *core, struct node *node);  /* tells the scheduler what the row says */
 void node_settle(struct core *core, struct node *node); /* Draining to Offline, new core count */
 bool nodes_settle(struct core *core);                   /* all that wait for it; whether one did */
 void node_watch(struct core *core, struct node *node);  /* after its state or cores_wanted changed */

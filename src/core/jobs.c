@@ -50,8 +50,8 @@ static int state_error(const struct job *job, enum verb verb, const char *word, 
 /* ---- create, add, submit ---- */
 
 /* Copies of the tasks' specs with their ranges filled in, checked. NULL with err. */
-static Mu__TaskSpec **take_tasks(struct core *core, const Mu__JobSpec *job, Mu__TaskSpec *const *tasks, size_t n,
-                                 bool create, struct error *err)
+static Mu__TaskSpec **take_tasks(struct core *core, const Mu__JobSpec *job, Mu__TaskSpec *const *tasks,
+                                 size_t n, bool create, struct error *err)
 {
     Mu__TaskSpec **specs = xcalloc(n ? n : 1, sizeof(*specs));
     size_t i;
@@ -76,7 +76,8 @@ static int check_counts(struct core *core, const struct job *job, size_t n, stru
     if (n > TASKS_AT_ONCE)
         return error_set(err, ERR_LIMIT, "%zu tasks at once: at most %d", n, TASKS_AT_ONCE);
     if (have + n > core->config.tasks_per_job_max)
-        return error_set(err, ERR_LIMIT, "%zu tasks in a job: at most %u", have + n, core->config.tasks_per_job_max);
+        return error_set(err, ERR_LIMIT, "%zu tasks in a job: at most %u", have + n,
+                         core->config.tasks_per_job_max);
     return 0;
 }
 
@@ -145,7 +146,8 @@ static void submit(struct core *core, struct job *job, const char *actor)
     job_settle(core, job);
 }
 
-static int check_create(struct core *core, const struct actor *actor, const Mu__JobCreate *c, struct error *err)
+static int check_create(struct core *core, const struct actor *actor, const Mu__JobCreate *c,
+                        struct error *err)
 {
     if (!c->spec)
         return error_set(err, ERR_USAGE, "job: expected its properties, got nothing");
@@ -348,9 +350,10 @@ void task_requeue(struct core *core, const struct actor *actor, const Mu__TaskRe
     struct job *job = task->job;
     if (job->row->state != JOB(RUNNING) || !task_state_allows((int)row->state, VERB_REQUEUE)) {
         error_set(&r->error, ERR_STATE,
-                  "task %" PRIu64 ".%u is %s, its job %s: a task that is %s can be requeued while its job is Running",
-                  c->job_id, c->task_id, task_state_name((int)row->state), job_state_name((int)job->row->state),
-                  task_states_allowing(VERB_REQUEUE));
+                  "task %" PRIu64
+                  ".%u is %s, its job %s: a task that is %s can be requeued while its job is Running",
+                  c->job_id, c->task_id, task_state_name((int)row->state),
+                  job_state_name((int)job->row->state), task_states_allowing(VERB_REQUEUE));
         return;
     }
     if (row->spec->not_rerunnable) {

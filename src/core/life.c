@@ -24,11 +24,11 @@ static bool counts_as_running(int state)
 
 static void count_task(Mu__Job *job, int state, int add)
 {
-    uint32_t *count = state == TASK(FINISHED)     ? &job->tasks_finished
-                      : state == TASK(FAILED)     ? &job->tasks_failed
-                      : state == TASK(CANCELED)   ? &job->tasks_canceled
-                      : counts_as_running(state)  ? &job->tasks_running
-                                                  : NULL;
+    uint32_t *count = state == TASK(FINISHED)    ? &job->tasks_finished
+                      : state == TASK(FAILED)    ? &job->tasks_failed
+                      : state == TASK(CANCELED)  ? &job->tasks_canceled
+                      : counts_as_running(state) ? &job->tasks_running
+                                                 : NULL;
     if (count)
         *count = (uint32_t)((int64_t)*count + add);
 }
@@ -232,7 +232,8 @@ static void on_job_stuck(void *arg, struct sched_job *s)
     job->allocation_stale = true;
     timer_set(core, &job->timer, 0);
     job->row->auto_requeue_count++;
-    job_move(core, job, MOVE_REQUEUE, "its next task does not fit in what is left of its nodes", ACTOR_SCHEDULER);
+    job_move(core, job, MOVE_REQUEUE, "its next task does not fit in what is left of its nodes",
+             ACTOR_SCHEDULER);
     job_queue(core, job);
 }
 
@@ -307,7 +308,8 @@ void admin_run(struct core *core)
     if (!core->admin_wanted)
         return;
     core->admin_wanted = false;
-    TAILQ_FOREACH_SAFE (job, &core->admin_jobs, admin_entry, next) {
+    TAILQ_FOREACH_SAFE(job, &core->admin_jobs, admin_entry, next)
+    {
         if (!job->admin_look)
             continue;
         job->admin_look = false;
@@ -328,7 +330,8 @@ void admin_node_lost(struct core *core, struct node *node, const char *why)
 {
     struct job *job, *next;
     struct task *task;
-    TAILQ_FOREACH_SAFE (job, &core->admin_jobs, admin_entry, next) {
+    TAILQ_FOREACH_SAFE(job, &core->admin_jobs, admin_entry, next)
+    {
         uint64_t id = job->row->id;
         if (job->row->state != JOB(QUEUED) && job->row->state != JOB(RUNNING))
             continue;
@@ -349,7 +352,9 @@ static uint32_t tasks_left(const Mu__Job *job)
 
 static enum move end_move(const Mu__Job *row)
 {
-    return row->tasks_failed ? MOVE_FAIL : row->tasks_canceled == row->tasks_total ? MOVE_CANCEL : MOVE_FINISH;
+    return row->tasks_failed                         ? MOVE_FAIL
+           : row->tasks_canceled == row->tasks_total ? MOVE_CANCEL
+                                                     : MOVE_FINISH;
 }
 
 void job_settle(struct core *core, struct job *job)

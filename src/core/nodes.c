@@ -60,7 +60,8 @@ bool nodes_settle(struct core *core)
 {
     struct node *node, *next;
     bool any = false;
-    TAILQ_FOREACH_SAFE (node, &core->settling_nodes, settling_entry, next) {
+    TAILQ_FOREACH_SAFE(node, &core->settling_nodes, settling_entry, next)
+    {
         node_settle(core, node);
         any = any || !node->settling;
     }
@@ -189,7 +190,6 @@ void node_up(struct core *core, const Mu__NodeHello *h, struct result *r)
     node_settle(core, node);
     node_avail(core, node);
     admin_wake(core);
-    core_open_effects(core, node->row->name, &core->effects);
 }
 
 static int64_t lease_end(const struct core *core, int64_t lost_up_ms)
@@ -285,7 +285,8 @@ void node_set(struct core *core, const struct actor *actor, const Mu__NodeSet *c
         }
     char *who = xstrdup(actor_name(actor));
     const Mu__Node *row = NULL;
-    for (size_t i = 0; c->all ? (row = core_next_node(core, row ? row->name : NULL)) != NULL : i < c->n_names; i++) {
+    for (size_t i = 0; c->all ? (row = core_next_node(core, row ? row->name : NULL)) != NULL : i < c->n_names;
+         i++) {
         struct node *node = node_find(core, c->all ? row->name : c->names[i]);
         if (c->online)
             take_online(core, node, who);
@@ -356,12 +357,14 @@ static int group_check(struct core *core, const struct actor *actor, const Mu__G
 {
     struct group *group = group_find(core, c->name);
     if (!actor->admin)
-        return error_set(err, ERR_DENIED, "group %.64s: only an administrator may change node groups", c->name);
+        return error_set(err, ERR_DENIED, "group %.64s: only an administrator may change node groups",
+                         c->name);
     if (group_name_check("group", c->name, err) ||
         text_check("description", c->description, DESCRIPTION_MAX, err))
         return -1;
     if (c->n_nodes > LIST_MAX)
-        return error_set(err, ERR_LIMIT, "group %s: %zu nodes at once; at most %d", c->name, c->n_nodes, LIST_MAX);
+        return error_set(err, ERR_LIMIT, "group %s: %zu nodes at once; at most %d", c->name, c->n_nodes,
+                         LIST_MAX);
     if (c->verb == MU__GROUP_SET__VERB__NEW && group)
         return error_set(err, ERR_EXISTS, "group %s: there is one of that name", c->name);
     if (c->verb != MU__GROUP_SET__VERB__NEW && !group)
@@ -375,7 +378,8 @@ static int group_check(struct core *core, const struct actor *actor, const Mu__G
             return error_set(err, ERR_NOT_FOUND, "node %s is not in group %s", c->nodes[i], group->row->name);
     }
     uint64_t example;
-    uint32_t jobs = c->verb == MU__GROUP_SET__VERB__DELETE ? sched_group_jobs(core->sched, c->name, &example) : 0;
+    uint32_t jobs =
+        c->verb == MU__GROUP_SET__VERB__DELETE ? sched_group_jobs(core->sched, c->name, &example) : 0;
     if (jobs)
         return error_set(err, ERR_STATE, "group %s: %u job%s that %s not ended use it", c->name, jobs,
                          jobs == 1 ? "" : "s", jobs == 1 ? "has" : "have");

@@ -44,7 +44,8 @@ void attempt_touch(struct core *core, struct attempt *attempt)
     TOUCH(core, attempt, dirty_attempts);
 }
 
-static struct row *row_add(struct batch *batch, enum row_kind kind, uint64_t id, uint32_t sub, const char *name)
+static struct row *row_add(struct batch *batch, enum row_kind kind, uint64_t id, uint32_t sub,
+                           const char *name)
 {
     batch->rows = xgrow(batch->rows, &batch->cap, batch->count + 1, sizeof *batch->rows);
     struct row *row = &batch->rows[batch->count++];
@@ -162,7 +163,8 @@ void core_rows(const struct core *core, struct batch *batch)
         row_put(batch, ROW_ATTEMPT, a->row->id, 0, NULL, a->row);
     for (size_t i = 0; i < core->events.n; i++)
         if (core->events.slot[core->events.first + i])
-            row_put(batch, ROW_EVENT, core->events.base + i, 0, NULL, core->events.slot[core->events.first + i]);
+            row_put(batch, ROW_EVENT, core->events.base + i, 0, NULL,
+                    core->events.slot[core->events.first + i]);
 }
 
 void batch_free(struct batch *batch)

@@ -11,19 +11,21 @@ static int check_task_row(const struct core *core, struct task *task, struct err
     int state = (int)row->state, job = (int)task->job->row->state;
     bool lives = state == TASK(DISPATCHING) || state == TASK(RUNNING) || state == TASK(FINISHING) ||
                  state == TASK(CANCELING);
-    bool may_wait = state == TASK(QUEUED) && (job == JOB(QUEUED) || job == JOB(RUNNING)) && task->job->in_sched;
+    bool may_wait =
+        state == TASK(QUEUED) && (job == JOB(QUEUED) || job == JOB(RUNNING)) && task->job->in_sched;
     if (lives != (task->attempt != NULL))
-        return error_set(err, ERR_INTERNAL, "task %" PRIu64 ".%u is %s and has %s attempt", row->job_id, row->id,
-                         task_state_name(state), task->attempt ? "an" : "no");
+        return error_set(err, ERR_INTERNAL, "task %" PRIu64 ".%u is %s and has %s attempt", row->job_id,
+                         row->id, task_state_name(state), task->attempt ? "an" : "no");
     if (task->attempt && task->attempt->row->id != row->attempt)
-        return error_set(err, ERR_INTERNAL, "task %" PRIu64 ".%u: row and attempt differ", row->job_id, row->id);
+        return error_set(err, ERR_INTERNAL, "task %" PRIu64 ".%u: row and attempt differ", row->job_id,
+                         row->id);
     if (task->s.waiting != may_wait)
-        return error_set(err, ERR_INTERNAL, "task %" PRIu64 ".%u (%s, job %s) %s in the scheduler", row->job_id,
-                         row->id, task_state_name(state), job_state_name(job),
+        return error_set(err, ERR_INTERNAL, "task %" PRIu64 ".%u (%s, job %s) %s in the scheduler",
+                         row->job_id, row->id, task_state_name(state), job_state_name(job),
                          task->s.waiting ? "waits" : "does not wait");
     if (job_state_ended(job) && !task_state_ended(state))
-        return error_set(err, ERR_INTERNAL, "task %" PRIu64 ".%u is %s in a job that is %s", row->job_id, row->id,
-                         task_state_name(state), job_state_name(job));
+        return error_set(err, ERR_INTERNAL, "task %" PRIu64 ".%u is %s in a job that is %s", row->job_id,
+                         row->id, task_state_name(state), job_state_name(job));
     return 0;
 }
 
@@ -64,8 +66,9 @@ static int check_job(const struct core *core, struct job *job, struct error *err
         return error_set(err, ERR_INTERNAL, "job %" PRIu64 " (%s) stands in the wrong index", row->id,
                          job_state_name(state));
     if (!job->in_sched)
-        return row->n_allocation ? error_set(err, ERR_INTERNAL, "job %" PRIu64 " has ended and holds cores", row->id)
-                                 : 0;
+        return row->n_allocation
+                   ? error_set(err, ERR_INTERNAL, "job %" PRIu64 " has ended and holds cores", row->id)
+                   : 0;
     if (job->s.queued != (state == JOB(QUEUED)) || job->s.running != (state == JOB(RUNNING)) ||
         job->s.live != job->live)
         return error_set(err, ERR_INTERNAL, "job %" PRIu64 " (%s): the scheduler has another state", row->id,
@@ -158,8 +161,8 @@ static int check_counters(const struct core *core, struct error *err)
         return error_set(err, ERR_INTERNAL, "events end at %" PRIu64 ", the next is %" PRIu64, e->base + e->n,
                          c->next_event);
     if (c->first_event > first)
-        return error_set(err, ERR_INTERNAL, "the first event is %" PRIu64 ", the counter says %" PRIu64, first,
-                         c->first_event);
+        return error_set(err, ERR_INTERNAL, "the first event is %" PRIu64 ", the counter says %" PRIu64,
+                         first, c->first_event);
     return 0;
 }
 

@@ -23,33 +23,33 @@ enum property_type {
 };
 
 #define JOB_PROPERTIES(X)                                                                                    \
-    X("Name", "jobname", PROP_TEXT, "", "name of the job, at most 80 characters")                           \
-    X("Project", "projectname", PROP_TEXT, "", "project it belongs to, at most 80 characters")              \
-    X("JobTemplate", "jobtemplate", PROP_TEXT, "Default", "job template")                                   \
-    X("NumCores", "numcores", PROP_RANGE, "*", "cores, min[-max]; * takes both from the tasks")             \
-    X("NumNodes", "numnodes", PROP_RANGE, "*", "whole nodes, min[-max]; * takes both from the tasks")       \
-    X("ExpandedPriority", "priority", PROP_PRIORITY, "Normal", "0 to 4000, or a word such as Normal+10")    \
-    X("NodeGroups", "nodegroup", PROP_GROUPS, "", "run on nodes that are in all of these groups")           \
-    X("RequestedNodes", "requestednodes", PROP_NODES, "", "run on these nodes only")                        \
-    X("IsExclusive", "exclusive", PROP_BOOL, "false", "no other job on the nodes of this one")              \
-    X("RuntimeSeconds", "runtime", PROP_RUNTIME, "Infinite", "the job is cancelled when it runs longer")    \
-    X("FailOnTaskFailure", "failontaskfailure", PROP_BOOL, "false", "the first failed task fails the job")  \
-    X("TaskExecutionFailureRetryLimit", "taskexecutionfailureretrylimit", PROP_INT, "0",                    \
+    X("Name", "jobname", PROP_TEXT, "", "name of the job, at most 80 characters")                            \
+    X("Project", "projectname", PROP_TEXT, "", "project it belongs to, at most 80 characters")               \
+    X("JobTemplate", "jobtemplate", PROP_TEXT, "Default", "job template")                                    \
+    X("NumCores", "numcores", PROP_RANGE, "*", "cores, min[-max]; * takes both from the tasks")              \
+    X("NumNodes", "numnodes", PROP_RANGE, "*", "whole nodes, min[-max]; * takes both from the tasks")        \
+    X("ExpandedPriority", "priority", PROP_PRIORITY, "Normal", "0 to 4000, or a word such as Normal+10")     \
+    X("NodeGroups", "nodegroup", PROP_GROUPS, "", "run on nodes that are in all of these groups")            \
+    X("RequestedNodes", "requestednodes", PROP_NODES, "", "run on these nodes only")                         \
+    X("IsExclusive", "exclusive", PROP_BOOL, "false", "no other job on the nodes of this one")               \
+    X("RuntimeSeconds", "runtime", PROP_RUNTIME, "Infinite", "the job is cancelled when it runs longer")     \
+    X("FailOnTaskFailure", "failontaskfailure", PROP_BOOL, "false", "the first failed task fails the job")   \
+    X("TaskExecutionFailureRetryLimit", "taskexecutionfailureretrylimit", PROP_INT, "0",                     \
       "runs again of a task that ended with a non-zero exit code")                                           \
     X("EnvironmentVariables", "jobenv", PROP_ENV, "", "variables for every task of the job")
 
 #define TASK_PROPERTIES(X)                                                                                   \
-    X("Name", "name", PROP_TEXT, "", "name of the task, at most 80 characters, no comma")                   \
-    X("MinCores", "numcores", PROP_RANGE, "1", "cores of the task, min[-max]")                              \
-    X("MinNodes", "numnodes", PROP_RANGE, "1", "whole nodes of the task, min[-max]")                        \
-    X("WorkDirectory", "workdir", PROP_PATH, "", "folder the task starts in; default: the user's home")     \
-    X("StdInFilePath", "stdin", PROP_PATH, "", "file the task reads from")                                  \
-    X("StdOutFilePath", "stdout", PROP_PATH, "", "file for its output; default: kept for 'task view'")      \
-    X("StdErrFilePath", "stderr", PROP_PATH, "", "file for its errors; default: with the output")           \
-    X("EnvironmentVariables", "env", PROP_ENV, "", "variables for this task")                               \
-    X("RuntimeSeconds", "runtime", PROP_RUNTIME, "Infinite", "the task is ended when it runs longer")       \
-    X("IsRerunnable", "rerunnable", PROP_BOOL, "true", "run it again when its node is lost")                \
-    X("IsExclusive", "exclusive", PROP_BOOL, "false", "no other task of the job on its nodes")              \
+    X("Name", "name", PROP_TEXT, "", "name of the task, at most 80 characters, no comma")                    \
+    X("MinCores", "numcores", PROP_RANGE, "1", "cores of the task, min[-max]")                               \
+    X("MinNodes", "numnodes", PROP_RANGE, "1", "whole nodes of the task, min[-max]")                         \
+    X("WorkDirectory", "workdir", PROP_PATH, "", "folder the task starts in; default: the user's home")      \
+    X("StdInFilePath", "stdin", PROP_PATH, "", "file the task reads from")                                   \
+    X("StdOutFilePath", "stdout", PROP_PATH, "", "file for its output; default: kept for 'task view'")       \
+    X("StdErrFilePath", "stderr", PROP_PATH, "", "file for its errors; default: with the output")            \
+    X("EnvironmentVariables", "env", PROP_ENV, "", "variables for this task")                                \
+    X("RuntimeSeconds", "runtime", PROP_RUNTIME, "Infinite", "the task is ended when it runs longer")        \
+    X("IsRerunnable", "rerunnable", PROP_BOOL, "true", "run it again when its node is lost")                 \
+    X("IsExclusive", "exclusive", PROP_BOOL, "false", "no other task of the job on its nodes")               \
     X("RequiredNodes", "requirednodes", PROP_NODES, "", "run on all of these nodes")
 
 struct property {

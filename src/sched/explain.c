@@ -110,7 +110,8 @@ void sched_explain_task(struct sched *s, const struct sched_task *task, struct b
         buf_addf(out, "waits behind task %llu.%u of its job", (unsigned long long)job->id, first->id);
         return;
     }
-    const char *unit = job->node_units ? plural(task->min, "node", "nodes") : plural(task->min, "core", "cores");
+    const char *unit =
+        job->node_units ? plural(task->min, "node", "nodes") : plural(task->min, "core", "cores");
     buf_addf(out, "needs %u %s; its job holds %u, %u of them idle", task->min, unit, ledger_units(job),
              ledger_idle_units(job));
     if (job->max)

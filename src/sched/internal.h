@@ -26,17 +26,17 @@ struct sched_class {
     char *key;
     char **groups, **requested; /* lower case, sorted */
     size_t n_groups, n_requested;
-    bool all;       /* every node */
-    uint32_t refs;  /* jobs */
-    uint64_t epoch; /* of members and bits; sched.epoch: they are right */
+    bool all;                    /* every node */
+    uint32_t refs;               /* jobs */
+    uint64_t epoch;              /* of members and bits; sched.epoch: they are right */
     struct sched_node **members; /* in order of name */
     size_t n_members, cap_members;
     uint64_t *bits;
     size_t n_words;
     struct queue_tree queue;
-    bool dirty;          /* the head has not been tried since something changed */
-    bool grown;          /* a member has got free cores in this run */
-    uint64_t blocker;    /* job because of which the head did not start; 0: none known */
+    bool dirty;       /* the head has not been tried since something changed */
+    bool grown;       /* a member has got free cores in this run */
+    uint64_t blocker; /* job because of which the head did not start; 0: none known */
     uint32_t blocker_priority;
     uint64_t blocker_order;
     RB_ENTRY(sched_class) head_entry; /* scratch of one pass */
@@ -59,13 +59,13 @@ struct sched {
     uint64_t free_open; /* free cores of open nodes */
     struct sched_group *groups;
     struct sched_class *classes;
-    uint64_t epoch; /* grows when a node or a group changes what classes contain */
-    struct hungry_tree hungry; /* running, tasks wait, below the maximum */
-    struct look_tree look;     /* something of its own has changed */
+    uint64_t epoch;              /* grows when a node or a group changes what classes contain */
+    struct hungry_tree hungry;   /* running, tasks wait, below the maximum */
+    struct look_tree look;       /* something of its own has changed */
     struct sched_node **changed; /* nodes that got free cores since the last run */
     size_t n_changed, cap_changed;
     bool pass_wanted; /* some queue may have a head that can start now */
-    uint64_t mark; /* of the search under way; never the same again */
+    uint64_t mark;    /* of the search under way; never the same again */
     uint64_t held, cores;
     uint32_t open, unreachable;
     struct pick *picks; /* scratch */

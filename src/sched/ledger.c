@@ -411,8 +411,8 @@ int sched_check_node(const struct sched *s, const struct sched_node *node, struc
     LIST_FOREACH (hold, &node->holds, node_entry)
         held += hold->n;
     if (unheld != node->free || held + node->free != node->cores)
-        return error_set(err, ERR_INTERNAL, "node %s: %u cores, %u free counted, %u said, %u held", node->name,
-                         node->cores, unheld, node->free, held);
+        return error_set(err, ERR_INTERNAL, "node %s: %u cores, %u free counted, %u said, %u held",
+                         node->name, node->cores, unheld, node->free, held);
     bool open = node->avail == AVAIL_OPEN && node->free > 0;
     if (node->in_free != open || node->in_whole != (open && node->free == node->cores))
         return error_set(err, ERR_INTERNAL, "node %s stands in the wrong index", node->name);
@@ -432,7 +432,8 @@ int sched_check_job(const struct sched *s, const struct sched_job *job, struct e
         }
         if (n != hold->n || free_here != hold->idle || n == 0)
             return error_set(err, ERR_INTERNAL, "job %llu on %s: holds %u, counted %u; idle %u, counted %u",
-                             (unsigned long long)job->id, hold->node->name, hold->n, n, hold->idle, free_here);
+                             (unsigned long long)job->id, hold->node->name, hold->n, n, hold->idle,
+                             free_here);
         if (job->node_units && n != hold->node->cores)
             return error_set(err, ERR_INTERNAL, "job %llu of whole nodes holds %u of %u cores of %s",
                              (unsigned long long)job->id, n, hold->node->cores, hold->node->name);
@@ -443,7 +444,8 @@ int sched_check_job(const struct sched *s, const struct sched_job *job, struct e
     }
     if (held != job->held_cores || idle != job->idle_cores || nodes != job->held_nodes ||
         idle_nodes != job->idle_nodes)
-        return error_set(err, ERR_INTERNAL, "job %llu: sums of its holds differ", (unsigned long long)job->id);
+        return error_set(err, ERR_INTERNAL, "job %llu: sums of its holds differ",
+                         (unsigned long long)job->id);
     if (!job->running && idle > 0)
         return error_set(err, ERR_INTERNAL, "job %llu holds %u idle cores and does not run",
                          (unsigned long long)job->id, idle);

@@ -29,8 +29,8 @@ static bool whole(const struct sched_node *node)
 }
 
 /* Nodes that must be among the picks. What the job holds idle there already counts. */
-static bool pick_required(struct sched *s, struct sched_job *job, struct sched_node *const *required, size_t n,
-                          uint64_t *got)
+static bool pick_required(struct sched *s, struct sched_job *job, struct sched_node *const *required,
+                          size_t n, uint64_t *got)
 {
     bool nodes = job->node_units || job->exclusive;
     for (size_t i = 0; i < n; i++) {

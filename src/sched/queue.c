@@ -77,8 +77,8 @@ static void name_set_free(char **names, size_t n)
     free(names);
 }
 
-static struct sched_class *class_get(struct sched *s, char *const *groups, size_t n_groups, char *const *nodes,
-                                     size_t n_nodes)
+static struct sched_class *class_get(struct sched *s, char *const *groups, size_t n_groups,
+                                     char *const *nodes, size_t n_nodes)
 {
     size_t ng, nn;
     char **g = name_set(groups, n_groups, &ng), **r = name_set(nodes, n_nodes, &nn);
@@ -241,8 +241,8 @@ uint32_t sched_group_jobs(struct sched *s, const char *name, uint64_t *example)
     return jobs;
 }
 
-void sched_candidates(struct sched *s, char *const *groups, size_t n_groups, char *const *nodes, size_t n_nodes,
-                      uint32_t *node_count, uint64_t *core_count)
+void sched_candidates(struct sched *s, char *const *groups, size_t n_groups, char *const *nodes,
+                      size_t n_nodes, uint32_t *node_count, uint64_t *core_count)
 {
     *node_count = (uint32_t)s->n_nodes;
     *core_count = s->cores;

@@ -252,7 +252,8 @@ static bool try_job(struct sched *s, struct sched_job *job)
 }
 
 /* Whether jobs before have a claim to a node of the class. */
-static bool class_blocked(const struct sched *s, const struct sched_class *c, bool all_blocked, bool any_blocked)
+static bool class_blocked(const struct sched *s, const struct sched_class *c, bool all_blocked,
+                          bool any_blocked)
 {
     if (all_blocked || (c->all && any_blocked))
         return true;
@@ -278,7 +279,8 @@ static void set_blocker(struct sched_class *c, const struct sched_job *job)
 }
 
 /* The job before this class whose nodes overlap: the first head that did not fit. */
-static const struct sched_job *blocker_of(struct sched_class *const *blocked, size_t n, const struct sched_class *c)
+static const struct sched_job *blocker_of(struct sched_class *const *blocked, size_t n,
+                                          const struct sched_class *c)
 {
     for (size_t i = 0; i < n; i++) {
         if (c->all || blocked[i]->all)

@@ -145,8 +145,8 @@ void sched_group_set(struct sched *s, const char *name, struct sched_node *const
 uint32_t sched_group_jobs(struct sched *s, const char *name, uint64_t *example);
 
 /* What the groups and requested nodes leave, whatever its state: counts for validation. */
-void sched_candidates(struct sched *s, char *const *groups, size_t n_groups, char *const *nodes, size_t n_nodes,
-                      uint32_t *node_count, uint64_t *core_count);
+void sched_candidates(struct sched *s, char *const *groups, size_t n_groups, char *const *nodes,
+                      size_t n_nodes, uint32_t *node_count, uint64_t *core_count);
 
 /* ---- jobs and tasks ---- */
 /* Fields id .. max are set by the caller; the job is neither queued nor running after. */

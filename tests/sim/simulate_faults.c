@@ -102,8 +102,8 @@ struct queue {
 
 struct machine {
     char name[16], install[32], boot[32];
-    bool powered, agent;          /* running */
-    bool head_open, agent_open;   /* the ends of the connection */
+    bool powered, agent;             /* running */
+    bool head_open, agent_open;      /* the ends of the connection */
     int64_t head_close, agent_close; /* when that end notices; 0: nothing to notice */
     struct queue to_head, to_agent;
     struct folder folders[FOLDERS_MAX];
@@ -134,6 +134,7 @@ static size_t n_pending;
 static uint64_t acked[100000];
 static size_t n_acked;
 static uint64_t generation;
+static bool came_up[NODES];             /* in this turn: all its open orders are to be sent */
 static int64_t now, head_base, head_up; /* ms; the head's uptime counts only while it lives */
 static uint64_t hash;
 static bool verbose, calm;
@@ -439,7 +440,8 @@ static void send_effect(const struct effect *e)
 {
     for (int i = 0; i < NODES; i++) {
         struct machine *m = &machines[i];
-        struct message msg = {.kind = (enum message_kind)e->kind, .attempt = e->attempt, .grace_ms = e->grace_ms};
+        struct message msg = {
+            .kind = (enum message_kind)e->kind, .attempt = e->attempt, .grace_ms = e->grace_ms};
         if (strcmp(m->name, e->node) || !m->head_open)
             continue;
         if (e->kind == EFFECT_PREPARE) {
@@ -449,8 +451,11 @@ static void send_effect(const struct effect *e)
             Mu__PeerNode *me = o->nodes[o->my_index];
             snprintf(msg.install, sizeof msg.install, "%s", o->install_id);
             msg.go = o->go;
-            msg.folder = (struct folder){.attempt = o->attempt, .job = o->job_id, .task = o->task_id,
-                                         .admin = o->admin, .first = o->my_index == 0,
+            msg.folder = (struct folder){.attempt = o->attempt,
+                                         .job = o->job_id,
+                                         .task = o->task_id,
+                                         .admin = o->admin,
+                                         .first = o->my_index == 0,
                                          .n_cores = (uint32_t)me->n_cores};
             memcpy(msg.folder.cores, me->cores, me->n_cores * sizeof *me->cores);
             mu__prepare_order__free_unpacked(o, NULL);
@@ -553,6 +558,11 @@ static struct pending *end_turn(void)
     struct error err;
     *p = (struct pending){0};
     core_end(core, &p->batch, &p->effects);
+    for (int i = 0; i < NODES; i++) {
+        if (came_up[i])
+            core_open_effects(core, machines[i].name, &p->effects);
+        came_up[i] = false;
+    }
     turns++;
     for (size_t i = 0; i < p->batch.count; i++) {
         hash_bytes(&p->batch.rows[i].id, sizeof p->batch.rows[i].id);
@@ -643,6 +653,7 @@ static void head_hello(struct machine *m, const struct message *msg)
 {
     Mu__NodeHello hello = MU__NODE_HELLO__INIT;
     struct result r;
+    came_up[m->number - 1] = true;
     hello.name = m->name;
     hello.install_id = (char *)msg->install;
     hello.boot_id = m->boot;
@@ -788,7 +799,8 @@ static void random_verb(void)
     struct result r;
     uint64_t id = random_job();
     uint32_t task_id = 1 + below(4);
-    cancel.job_id = requeue.job_id = submit.job_id = task_cancel.job_id = task_requeue.job_id = add.job_id = id;
+    cancel.job_id = requeue.job_id = submit.job_id = task_cancel.job_id = task_requeue.job_id = add.job_id =
+        id;
     task_cancel.task_id = task_requeue.task_id = task_id;
     cancel.force = task_cancel.force = one_in(3);
     switch (below(7)) {
@@ -967,8 +979,8 @@ static void check_world(void)
                     const struct folder *g = &machines[o].folders[n];
                     if (g->lives && g->first && g->phase == PHASE(RUNNING) && g->job == f->job &&
                         g->task == f->task && g->attempt != f->attempt)
-                        fail("task %" PRIu64 ".%u runs twice: attempts %" PRIu64 " and %" PRIu64, f->job, f->task,
-                             f->attempt, g->attempt);
+                        fail("task %" PRIu64 ".%u runs twice: attempts %" PRIu64 " and %" PRIu64, f->job,
+                             f->task, f->attempt, g->attempt);
                 }
         }
     }
@@ -1039,7 +1051,8 @@ static void heal(void)
         Mu__JobCancel cancel = MU__JOB_CANCEL__INIT;
         cancel.job_id = job->id;
         if (job->state == MU__JOB_STATE__JOB_STATE_CONFIGURING)
-            command(&(struct command){.kind = CMD_JOB_CANCEL, .actor = {&owner, true}, .job_cancel = &cancel}, &r);
+            command(&(struct command){.kind = CMD_JOB_CANCEL, .actor = {&owner, true}, .job_cancel = &cancel},
+                    &r);
     }
     end_turn();
 }
@@ -1070,6 +1083,7 @@ static void world_clear(void)
         queue_clear(&machines[i].to_agent);
     }
     memset(machines, 0, sizeof machines);
+    memset(came_up, 0, sizeof came_up);
     n_acked = 0;
     generation = 0;
     now = 1000000;
@@ -1126,7 +1140,8 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "--steps") && i + 1 < argc)
             steps = strtol(argv[++i], NULL, 10);
         else {
-            fprintf(stderr, "simulate_faults: %s: expected --seed N, --seeds N, --steps N or --verbose\n", argv[i]);
+            fprintf(stderr, "simulate_faults: %s: expected --seed N, --seeds N, --steps N or --verbose\n",
+                    argv[i]);
             return 2;
         }
     }
@@ -1142,10 +1157,12 @@ int main(int argc, char **argv)
     printf("# first seed %" PRIu64 ", %" PRIu64 " seeds, %ld steps each\n", seed, seeds, steps);
     for (uint64_t i = 0; i < seeds; i++) {
         int bad = run(seed + i, steps);
-        printf("%sok %" PRIu64 " - seed %" PRIu64 ": %ld turns, %ld starts, %ld crashes of the head, %zu jobs\n",
+        printf("%sok %" PRIu64 " - seed %" PRIu64
+               ": %ld turns, %ld starts, %ld crashes of the head, %zu jobs\n",
                bad ? "not " : "", ++n, seed + i, turns, starts, crashes, n_acked);
         if (bad)
-            printf("#   at step %ld: %s\n#   again: simulate_faults --seed %" PRIu64 " --seeds 1 --steps %ld --verbose\n",
+            printf("#   at step %ld: %s\n#   again: simulate_faults --seed %" PRIu64
+                   " --seeds 1 --steps %ld --verbose\n",
                    steps_done, failure, seed + i, steps);
         failed += bad != 0;
         fflush(stdout);
@@ -1153,7 +1170,8 @@ int main(int argc, char **argv)
     run(seed, steps);
     uint64_t first = hash;
     run(seed, steps);
-    printf("%sok %" PRIu64 " - seed %" PRIu64 " twice gives the same bytes\n", first == hash ? "" : "not ", ++n, seed);
+    printf("%sok %" PRIu64 " - seed %" PRIu64 " twice gives the same bytes\n", first == hash ? "" : "not ",
+           ++n, seed);
     failed += first != hash;
     printf("1..%" PRIu64 "\n", n);
     world_clear();

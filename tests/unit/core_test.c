@@ -45,7 +45,8 @@ static void start(uint32_t grace_ms)
     up = 0;
 }
 
-static void node_is_up(const char *name, const char *install, uint32_t cores, Mu__AttemptReport **reports, size_t n)
+static void node_is_up(const char *name, const char *install, uint32_t cores, Mu__AttemptReport **reports,
+                       size_t n)
 {
     Mu__NodeHello hello = MU__NODE_HELLO__INIT;
     hello.name = (char *)name;
@@ -89,7 +90,8 @@ static void cluster(int nodes, uint32_t cores)
 }
 
 /* One task, `min` to `max` units. */
-static struct result submit(bool nodes, uint32_t min, uint32_t max, void (*change)(Mu__JobSpec *, Mu__TaskSpec *))
+static struct result submit(bool nodes, uint32_t min, uint32_t max,
+                            void (*change)(Mu__JobSpec *, Mu__TaskSpec *))
 {
     Mu__JobSpec spec = MU__JOB_SPEC__INIT;
     Mu__TaskSpec task = MU__TASK_SPEC__INIT, *tasks = &task;
