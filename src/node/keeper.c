@@ -54,7 +54,8 @@ struct keeper {
     int control, step_listen, context, cgroup, signals, errors, events;
     int output[2]; /* pipe from the task; [1] stays open for steps */
     struct spool spool;
-    bool spooling, output_lost;
+    bool spooling;
+    char lost[256]; /* why output could not be kept; empty: it was */
     pid_t task;
     bool task_ended, killing, ending, told_ended;
     struct step steps[KEEPER_STEPS_MAX];
@@ -170,6 +171,9 @@ static _Noreturn void leave(int phase)
                       (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
     k.report.phase = phase;
     k.report.output_total = k.spool.total;
+    if (k.lost[0] && !k.report.message[0])
+        snprintf(k.report.message, sizeof k.report.message, "%.64s: output was lost: %s", k.order.node,
+                 k.lost);
     size_t len = report_format(&k.report, text, sizeof text);
     remove_run_dir();
     remove_cgroup();
@@ -255,8 +259,8 @@ static void take_output(void)
         if (!k.spooling &&
             spool_open(&k.spool, KEEPER_FD_FOLDER, "out", SPOOL_HEAD_DEFAULT, SPOOL_TAIL_DEFAULT, &err) == 0)
             k.spooling = true;
-        if ((!k.spooling || spool_write(&k.spool, chunk, (size_t)n, &err)) && !k.output_lost) {
-            k.output_lost = true;
+        if ((!k.spooling || spool_write(&k.spool, chunk, (size_t)n, &err)) && !k.lost[0]) {
+            snprintf(k.lost, sizeof k.lost, "%.*s", (int)sizeof k.lost - 1, err.text);
             say("output is lost", err.text);
         }
         if (k.report_at == NEVER) {

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define WORDS_MAX 4096
+#define FILES_MAX 65536
 
 static int error_fd = -1; /* of the child */
 static const char *node_name;
@@ -74,10 +75,14 @@ static void unblock_signals(void)
  * not depend on how the agent was started. */
 static void set_limits(void)
 {
-    struct rlimit core;
+    struct rlimit core, files;
     if (getrlimit(RLIMIT_CORE, &core) == 0) {
         core.rlim_cur = 0;
         setrlimit(RLIMIT_CORE, &core);
+    }
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur > FILES_MAX) {
+        files.rlim_cur = FILES_MAX; /* the agent raised its own; a task may do so too */
+        setrlimit(RLIMIT_NOFILE, &files);
     }
     struct rlimit locked = {RLIM_INFINITY, RLIM_INFINITY};
     setrlimit(RLIMIT_MEMLOCK, &locked); /* only root may raise it; others keep what they have */

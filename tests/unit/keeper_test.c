@@ -284,7 +284,7 @@ static void test_cancel(void)
     tell(&t, "end 300 canceled by bob");
     ok(wait_phase(&t, KEEPER_RELEASED), "a task that ignores SIGTERM is ended");
     int64_t took = clock_boot_ms() - before;
-    ok(took >= 280 && took < 3000, "after the grace period (%d ms)", (int)took);
+    ok(took >= 280 && took < 10000, "after the grace period (%d ms)", (int)took);
     is_int(t.report.exit_code, 137, "by SIGKILL");
     is_int(t.report.failure, KEEPER_FAIL_CANCEL, "as cancelled");
     is_str(t.report.message, "canceled by bob", "with the cause");
