@@ -16,5 +16,23 @@ struct store_backend {
 };
 
 extern const struct store_backend store_sqlite;
+extern const struct store_backend store_postgres; /* where it is built in: STORE_POSTGRES */
+
+/* How rows of a kind are found, and the table they are in. */
+enum store_key { KEY_ID, KEY_ID_SUB, KEY_NAME };
+enum store_key store_key(enum row_kind kind);
+extern const char *const store_tables[ROW_KIND_COUNT];
+
+/* Rows to set aside: they are moved after their table was read. */
+struct aside {
+    struct aside_row {
+        uint64_t id;
+        uint32_t sub;
+        char *name, *error;
+    } * rows;
+    size_t count, cap;
+};
+void aside_add(struct aside *aside, const struct row *row, const char *error);
+void aside_free(struct aside *aside);
 
 #endif

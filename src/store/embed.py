@@ -12,7 +12,7 @@ def c_string(text):
 
 
 def main(output, files):
-    parts = ["/* Made from src/store/migrations by embed.py. */", "static const struct migration migrations[] = {"]
+    parts = ["/* Made from src/store/migrations by embed.py. */", "static const struct {\n    const char *name, *sql;\n} migrations[] = {"]
     for number, path in enumerate(sorted(files), 1):
         name = os.path.basename(path)
         if not name.startswith("%04d-" % number):

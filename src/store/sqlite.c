@@ -21,9 +21,6 @@
 #include <string.h>
 #include <unistd.h>
 
-struct migration {
-    const char *name, *sql;
-};
 #include "migrations.h"
 
 #define SCHEMA_VERSION ((int)(sizeof migrations / sizeof migrations[0]))
@@ -33,8 +30,6 @@ struct migration {
 #define PROBE_BYTES (256 * 1024)
 #define BUSY_MS 5000
 
-/* How rows of a kind are found. */
-enum key { KEY_ID, KEY_ID_SUB, KEY_NAME };
 static const struct {
     const char *put, *del, *get;
 } key_sql[] = {
@@ -45,17 +40,6 @@ static const struct {
     [KEY_NAME] = {"INSERT INTO %s (name, row) VALUES (?3, ?4) ON CONFLICT DO UPDATE SET row = ?4",
                   "DELETE FROM %s WHERE name = ?3", "SELECT 0, 0, name, row FROM %s"},
 };
-static const char *const tables[ROW_KIND_COUNT] = {
-#define X(name, word) [name] = (word),
-    ROW_KINDS(X)
-#undef X
-};
-
-static enum key key_of(enum row_kind kind)
-{
-    return kind == ROW_TASK ? KEY_ID_SUB : kind == ROW_NODE || kind == ROW_GROUP ? KEY_NAME : KEY_ID;
-}
-
 enum verb { VERB_PUT, VERB_DELETE, VERB_DELETE_UP_TO, VERB_COUNT };
 
 struct sqlite {
@@ -193,12 +177,12 @@ static int prepare(struct sqlite *q, sqlite3_stmt **stmt, const char *sql, const
 static int prepare_all(struct sqlite *q, struct error *err)
 {
     for (int kind = 0; kind < ROW_KIND_COUNT; kind++) {
-        enum key key = key_of((enum row_kind)kind);
+        enum store_key key = store_key((enum row_kind)kind);
         sqlite3_stmt **of = q->statements[kind];
-        if (prepare(q, &of[VERB_PUT], key_sql[key].put, tables[kind], err) ||
-            prepare(q, &of[VERB_DELETE], key_sql[key].del, tables[kind], err) ||
+        if (prepare(q, &of[VERB_PUT], key_sql[key].put, store_tables[kind], err) ||
+            prepare(q, &of[VERB_DELETE], key_sql[key].del, store_tables[kind], err) ||
             (kind == ROW_EVENT &&
-             prepare(q, &of[VERB_DELETE_UP_TO], "DELETE FROM %s WHERE id <= ?1", tables[kind], err)))
+             prepare(q, &of[VERB_DELETE_UP_TO], "DELETE FROM %s WHERE id <= ?1", store_tables[kind], err)))
             return -1;
     }
     return prepare(q, &q->begin, "BEGIN IMMEDIATE", "", err) || prepare(q, &q->commit, "COMMIT", "", err) ? -1
@@ -287,7 +271,7 @@ static int write_row(struct sqlite *q, const struct row *row)
 {
     enum verb verb = !row->deleted ? VERB_PUT : row->up_to ? VERB_DELETE_UP_TO : VERB_DELETE;
     sqlite3_stmt *stmt = q->statements[row->kind][verb];
-    enum key key = key_of(row->kind);
+    enum store_key key = store_key(row->kind);
     if (key == KEY_NAME)
         sqlite3_bind_text(stmt, 3, row->name, -1, SQLITE_STATIC);
     else
@@ -339,41 +323,13 @@ static int sqlite_recover(void *db, struct error *err)
 
 /* ---- loading ---- */
 
-/* Rows to set aside: they are moved after the table was read. */
-struct aside {
-    struct aside_row {
-        uint64_t id;
-        uint32_t sub;
-        char *name, *error;
-    } * rows;
-    size_t count, cap;
-};
-
-static void aside_add(struct aside *aside, const struct row *row, const char *error)
-{
-    aside->rows = xgrow(aside->rows, &aside->cap, aside->count + 1, sizeof *aside->rows);
-    aside->rows[aside->count++] = (struct aside_row){.id = row->id,
-                                                     .sub = row->sub,
-                                                     .name = row->name ? xstrdup(row->name) : NULL,
-                                                     .error = xstrdup(error)};
-}
-
-static void aside_free(struct aside *aside)
-{
-    for (size_t i = 0; i < aside->count; i++) {
-        free(aside->rows[i].name);
-        free(aside->rows[i].error);
-    }
-    free(aside->rows);
-}
-
 static int move_aside(struct sqlite *q, enum row_kind kind, const struct aside *aside)
 {
     static const char *const where[] = {
         [KEY_ID] = "id = ?1", [KEY_ID_SUB] = "id = ?1 AND sub = ?2", [KEY_NAME] = "name = ?3"};
     char *copy = xasprintf("INSERT INTO quarantine (kind, id, sub, name, row, error)"
                            " SELECT '%s', ?1, ?2, ?3, row, ?4 FROM %s WHERE %s",
-                           tables[kind], tables[kind], where[key_of(kind)]);
+                           store_tables[kind], store_tables[kind], where[store_key(kind)]);
     sqlite3_stmt *stmt = NULL;
     int rc = sqlite3_prepare_v2(q->db, copy, -1, &stmt, NULL) == SQLITE_OK ? step(q->begin) : -1;
     for (size_t i = 0; !rc && i < aside->count; i++) {
@@ -398,7 +354,7 @@ static int load_kind(struct sqlite *q, enum row_kind kind, store_row_fn *fn, voi
     sqlite3_stmt *stmt = NULL;
     struct aside aside = {0};
     int rc;
-    if (prepare(q, &stmt, key_sql[key_of(kind)].get, tables[kind], err))
+    if (prepare(q, &stmt, key_sql[store_key(kind)].get, store_tables[kind], err))
         return -1;
     while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
         struct row row = {.kind = kind,

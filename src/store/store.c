@@ -47,6 +47,39 @@ struct store {
     struct store_stats stats;
 };
 
+/* ---- what backends share ---- */
+
+const char *const store_tables[ROW_KIND_COUNT] = {
+#define X(name, word) [name] = (word),
+    ROW_KINDS(X)
+#undef X
+};
+
+enum store_key store_key(enum row_kind kind)
+{
+    return kind == ROW_TASK ? KEY_ID_SUB : kind == ROW_NODE || kind == ROW_GROUP ? KEY_NAME : KEY_ID;
+}
+
+void aside_add(struct aside *aside, const struct row *row, const char *error)
+{
+    aside->rows = xgrow(aside->rows, &aside->cap, aside->count + 1, sizeof *aside->rows);
+    aside->rows[aside->count++] = (struct aside_row){.id = row->id,
+                                                     .sub = row->sub,
+                                                     .name = row->name ? xstrdup(row->name) : NULL,
+                                                     .error = xstrdup(error)};
+}
+
+void aside_free(struct aside *aside)
+{
+    for (size_t i = 0; i < aside->count; i++) {
+        free(aside->rows[i].name);
+        free(aside->rows[i].error);
+    }
+    free(aside->rows);
+}
+
+/* ---- queue and thread ---- */
+
 static void notify(struct store *s)
 {
     uint64_t one = 1;
@@ -168,10 +201,26 @@ static void store_free(struct store *s)
     free(s);
 }
 
+/* A connection string of PostgreSQL, or the path of a file. */
+static const struct store_backend *backend_of(const char *path, struct error *err)
+{
+    if (strncmp(path, "postgresql://", 13))
+        return &store_sqlite;
+#ifdef STORE_POSTGRES
+    return &store_postgres;
+#else
+    error_set(err, ERR_USAGE, "store: this muster was built without PostgreSQL (meson option 'postgres')");
+    return NULL;
+#endif
+}
+
 int store_open(struct store **store, const char *path, uint64_t *generation, struct error *err)
 {
+    const struct store_backend *backend = backend_of(path, err);
+    if (!backend)
+        return -1;
     struct store *s = xcalloc(1, sizeof *s);
-    s->backend = &store_sqlite;
+    s->backend = backend;
     STAILQ_INIT(&s->queue);
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->db_lock, NULL);

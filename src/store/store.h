@@ -9,7 +9,8 @@
  * are dropped and reported as failed, nothing is written until store_recover() has committed a
  * probe. The head then rebuilds its core from store_load().
  *
- * The same few functions stand before each backend (backend.h); sqlite.c is the one that is there.
+ * The same few functions stand before each backend (backend.h): sqlite.c, and postgres.c where it is
+ * built in (meson option `postgres`).
  */
 #ifndef MUSTER_STORE_STORE_H
 #define MUSTER_STORE_STORE_H
@@ -22,8 +23,8 @@
 
 struct store;
 
-/* Opens `path` (a file; made if absent, mode 0600), applies migrations, raises the generation in
- * one transaction and gives it back in *generation. Takes a lock: a second head is refused
+/* Opens `path` (a file, made if absent, mode 0600; or "postgresql://..."), applies migrations, raises the
+ * generation in one transaction and gives it back in *generation. Takes a lock: a second head is refused
  * (ERR_EXISTS). A store from a newer version is refused (ERR_VERSION) and left untouched. */
 int store_open(struct store **store, const char *path, uint64_t *generation, struct error *err);
 

@@ -247,9 +247,9 @@ int client_flush(struct client *c, struct error *err)
 static Mu__Frame *take_reply(struct client *c, uint64_t id)
 {
     struct waiting *w;
-    STAILQ_FOREACH(w, &c->replies, next)
-    if (!id || w->frame->reply->id == id)
-        break;
+    STAILQ_FOREACH (w, &c->replies, next)
+        if (!id || w->frame->reply->id == id)
+            break;
     if (!w)
         return NULL;
     Mu__Frame *frame = w->frame;
