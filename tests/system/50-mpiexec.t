@@ -4,6 +4,8 @@
 PATH=$MUSTER_BIN:$PATH
 export HOME=$LIB_TMP
 host=$(hostname)
+# Sleeping ranks are told from those of other tests at the same time by how long they sleep.
+nap=47$$
 families=
 for f in mpich openmpi; do
     command -v "mpicc.$f" >/dev/null && "mpicc.$f" "$LIB_TOP/tests/system/allreduce.c" -o "ar.$f" && families+=" $f"
@@ -86,18 +88,25 @@ is "$(mpiexec -n 1 pwd)" "$LIB_TMP" "runs in mpiexec's folder"
 is "$(mpiexec -n 1 -wdir / pwd)" / "-wdir"
 is "$(VIA=env mpiexec -genv A 1 -n 1 -env B 2 sh -c 'echo $VIA $A $B' : -n 1 sh -c 'echo $A $B')" $'env 1 2\n1' \
     "environment, -genv, -env"
-is "$(mpiexec -n 1 sh -c 'ls /proc/$$/fd | tr "\n" " "')" "0 1 2 3 " "a rank gets four descriptors and no more"
-printf 'echo script\n' >script && chmod +x script
-is "$(mpiexec -n 1 script)" script "a script without #!, found in the folder"
+only_standard() ( # COMMAND...: without what the test itself was given
+    for f in "/proc/$BASHPID/fd"/*; do
+        [ "${f##*/}" -le 2 ] || [ "${f##*/}" = 255 ] || eval "exec ${f##*/}>&-"
+    done
+    exec "$@"
+)
+is "$(only_standard mpiexec -n 1 sh -c 'ls /proc/$$/fd; :' | xargs)" "0 1 2 3" \
+    "a rank gets its standard descriptors and its PMI socket, nothing of mpiexec's own"
+printf 'echo script\n' >a-script && chmod +x a-script
+is "$(mpiexec -n 1 a-script)" script "a script without #!, found in the folder"
 is "$(mpiexec -n 3 -affinity sh -c 'taskset -pc $$ | sed "s/.*: //"' | sort -u | grep -c '^[0-9]*$')" \
     "$(n=$(nproc); echo $((n < 3 ? n : 3)))" "-affinity binds each rank to one processor, spread"
 
 # ---- faults ----
-took mpiexec -n 3 sh -c '[ $PMI_RANK = 1 ] && kill -9 $$; exec sleep 4711'
+took mpiexec -n 3 sh -c '[ $PMI_RANK = 1 ] && kill -9 $$; exec sleep '$nap
 is "$rc" 137 "a killed rank: 128 + signal"
 is "$said" "mpiexec: rank 1 on $host was killed by signal 9 (Killed); the step was ended" "is named"
 [ $ms -lt 1000 ] && pass "within a second" || fail "within a second" "$ms ms"
-took mpiexec -n 3 sh -c '[ $PMI_RANK = 2 ] && exit 5; exec sleep 4712'
+took mpiexec -n 3 sh -c '[ $PMI_RANK = 2 ] && exit 5; exec sleep '$nap
 is "$rc $said" "5 mpiexec: rank 2 on $host exited with code 5; the step was ended" "a non-zero exit ends the step"
 [ $ms -lt 1000 ] && pass "within a second" || fail "within a second" "$ms ms"
 one_line_error 255 "rank 0 on $host cannot be started: cannot find program no-such-program in PATH" "a missing program" \
@@ -105,23 +114,22 @@ one_line_error 255 "rank 0 on $host cannot be started: cannot find program no-su
 one_line_error 255 "cannot be started: cannot execute /no/such: No such file" "a missing path" mpiexec -n 2 /no/such
 one_line_error 255 "cannot be started: cannot enter work directory /no/where: No such file" "a missing folder" \
     mpiexec -n 2 -wdir /no/where true
-one_line_error 254 "took longer than 1 s" "-timeout" mpiexec -timeout 1 -n 2 sleep 4713
+one_line_error 254 "took longer than 1 s" "-timeout" mpiexec -timeout 1 -n 2 sleep $nap
 for sig in INT TERM; do
-    took timeout -s $sig 0.5 mpiexec -n 2 sh -c 'trap "" TERM; sleep 4714 & wait; sleep 4715'
+    took timeout -s $sig 0.5 mpiexec -n 2 sh -c "trap '' TERM; sleep $nap & wait; sleep $nap"
     like "$said" "interrupted by signal" "SIG$sig ends it"
     [ $ms -lt 1500 ] && pass "within a second" || fail "within a second" "$ms ms"
 done
-mpiexec -n 2 sh -c 'setsid sleep 4716 & sleep 4717 & exit 0'
+mpiexec -n 2 sh -c "setsid sleep $nap & sleep $nap & exit 0"
 is $? 0 "ranks that leave processes behind"
-mpiexec -n 2 sleep 4718 &
+mpiexec -n 2 sleep $nap &
 pid=$!
-wait_for 5 pgrep -f 'sleep 4718'
+wait_for 5 pgrep -f "^sleep $nap"
 kill -9 $pid
-nothing_left "kill -9 of mpiexec takes its ranks along" 'sleep 4718'
-nothing_left "no process is left over from anything above" 'sleep 471[0-9]'
-is "$(mpiexec -n 2 sh -c 'printf "cmd=nonsense\n" >&3; sleep 4719' 2>&1)" \
-    "mpiexec: rank 0 on $host broke the PMI conversation: unknown PMI command \"nonsense\"; the step was ended" \
-    "a rank that sends nonsense ends its step, not the server" || :
+nothing_left "kill -9 of mpiexec takes its ranks along, and nothing is left over from anything above" "^sleep $nap"
+like "$(mpiexec -n 2 sh -c 'printf "cmd=nonsense\n" >&3; sleep '$nap 2>&1)" \
+    "mpiexec: rank [01] on $host broke the PMI conversation: PMI command .nonsense. before init; the step was ended" \
+    "a rank that sends nonsense ends its step, not the server"
 
 # ---- the command line ----
 one_line_error 2 "option -tracefile is not supported in this version" "an option of later is refused by name" mpiexec -tracefile t true

@@ -30,7 +30,7 @@
 #define NODES_MAX 64
 
 static Mu__StepContext context;
-static char run_dir[64];
+static char run_dir[96];
 static const char *step_program;
 
 static void die(const char *what)
@@ -162,7 +162,8 @@ int main(int argc, char **argv)
     }
     const char *bin = getenv("MUSTER_BIN");
     step_program = xasprintf("%s/muster-step", bin ? bin : "build/bin");
-    strcpy(run_dir, "/tmp/alloc-XXXXXX");
+    const char *tmp = getenv("TMPDIR");
+    snprintf(run_dir, sizeof run_dir, "%s/alloc-XXXXXX", tmp ? tmp : "/tmp");
     if (!mkdtemp(run_dir))
         die(run_dir);
     uint16_t port;
