@@ -219,8 +219,8 @@ static const struct option_row {
     {"l lines", 0, opt_lines, "-l, -lines", "put [rank] before each line of output"},
     {"timeout", 1, opt_timeout, "-timeout SECONDS", "end the run after that long"},
     {"verbose", 0, opt_verbose, "-verbose", "say on stderr what is done"},
-    {"? help -help", 0, opt_help, "-?, -help", "this text"},
-    {"version -version", 0, opt_version, "-version", "the version"},
+    {"? help", 0, opt_help, "-?, -help", "this text"},
+    {"version", 0, opt_version, "-version", "the version"},
     {"machinefile", 1, NULL, NULL, NULL},
     {"ghost", 1, NULL, NULL, NULL},
     {"gmachinefile", 1, NULL, NULL, NULL},
@@ -272,7 +272,7 @@ static bool is_option(const char *word)
 static int parse_option(struct parser *p, struct error *err)
 {
     p->shown = p->argv[p->at++];
-    const char *name = p->shown + 1;
+    const char *name = p->shown + (p->shown[0] == '-' && p->shown[1] == '-' ? 2 : 1);
     const struct option_row *row = find_row(name);
     if (!row)
         return error_set(err, ERR_USAGE, "unknown option %s (mpiexec -help lists them)", p->shown);
@@ -377,7 +377,7 @@ void options_help(struct buf *out)
     buf_adds(out, "mpiexec - run an MPI program (MPICH, Open MPI and others that speak PMI-1 or PMIx)\n\n"
                   "usage: mpiexec [options] program [arguments] [ : [options] program [arguments] ... ]\n\n"
                   "In an allocation (a task of a Muster job) the processes run on its nodes, elsewhere on this\n"
-                  "machine. Options start with - or /, case does not count; those before the program belong to\n"
+                  "machine. Options start with -, -- or /, case does not count; those before the program belong to\n"
                   "its section, -c, -genv, -affinity, -l and -timeout to all sections.\n\n");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (rows[i].help)

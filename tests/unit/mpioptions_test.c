@@ -26,7 +26,7 @@ static void good_lines(void)
 {
     struct options o;
     struct error err;
-    is_int(parse(&o, "-N 4 /C 1 -affinity -l app -n 7", &err), 0, "case and prefix do not count");
+    is_int(parse(&o, "-N 4 /C 1 --affinity -l app -n 7", &err), 0, "case and prefix do not count");
     is_int(o.request.sections[0]->ranks, 4, "-n");
     is_int(o.request.cores, 1, "-c");
     ok(o.request.affinity && o.lines, "-affinity, -l");
