@@ -523,6 +523,9 @@ int agent_run(const char *dir)
         return 1;
     }
     watched[0] = evsignal_new(agent.base, SIGCHLD, on_child, &agent);
+    /* Ignored before and after they are watched: a second one must not cut the end short. */
+    for (int i = 0; i < 2; i++)
+        signal(signals[i], SIG_IGN);
     for (int i = 0; i < 2; i++)
         watched[i + 1] = evsignal_new(agent.base, signals[i], on_stop, &agent);
     for (int i = 0; i < 3; i++)
