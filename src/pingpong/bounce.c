@@ -200,7 +200,7 @@ void bounce_run(struct bounce *b, int rank, int peer, bool yield, bool one_host,
     MPI_Isend(NULL, 0, MPI_BYTE, peer, TAG_READY, MPI_COMM_WORLD, &ready);
     sleep_receive(NULL, 0, peer, TAG_READY);
     MPI_Wait(&ready, MPI_STATUS_IGNORE);
-    path_read(&before);
+    path_read(&before, NULL);
     bool yielded = !yield && library_switch() && library_switch()(false);
 
     uint64_t wall = probe_now_ns(), ran = probe_ran_ns();
@@ -216,7 +216,7 @@ void bounce_run(struct bounce *b, int rank, int peer, bool yield, bool one_host,
 
     if (yielded)
         library_switch()(true);
-    path_read(&after);
+    path_read(&after, &before);
     path_name(&before, &after, b->iterations, b->size, one_host, out->path);
     result_fill(b, out);
 }

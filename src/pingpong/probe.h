@@ -1,8 +1,9 @@
 /* probe.h - what this process can find out about its host, and over which path messages left it.
  *
- * The path is not asked of the MPI library, which may not know or not tell, but seen: the counters
- * of every network interface (and RDMA port) are read before and after; what grew by the
- * messages sent is what carried them. Linux's /proc and /sys. No MPI in here.
+ * The path is not asked of the MPI library, which may not know or not tell, but seen: what this
+ * process's own TCP connections have sent (the kernel tells of each, TCP_INFO) and what RDMA ports and
+ * network interfaces have counted is read before and after; what grew by the messages sent is what
+ * carried them. Linux's /proc and /sys. No MPI in here.
  */
 #ifndef MUSTER_PINGPONG_PROBE_H
 #define MUSTER_PINGPONG_PROBE_H
@@ -14,6 +15,8 @@
 #define PROBE_NAME 64
 #define PATH_TEXT 64
 #define PATH_LINKS_MAX 32
+#define PATH_SOCKETS_MAX 4096 /* more connections than these are not looked at */
+#define PATH_LINK_NAME 24
 
 /* One rank's answer to "where are you"; plain bytes, sent between equal programs. */
 struct rank_place {
@@ -35,17 +38,26 @@ uint64_t probe_now_ns(void);        /* CLOCK_MONOTONIC */
 uint64_t probe_ran_ns(void);        /* processor time of this thread */
 uint32_t probe_clock_cost_ns(void); /* what one probe_now_ns() takes, rounded */
 
+/* Sent so far. Interfaces count everybody's packets, so they are asked last. */
 struct link_count {
-    char name[24];
+    char name[PATH_LINK_NAME];
     bool rdma;
-    uint64_t packets, bytes; /* sent */
+    uint64_t packets, bytes;
+};
+struct socket_count {
+    int fd;
+    char link[PATH_LINK_NAME]; /* interface that its packets leave by */
+    uint64_t packets, bytes;
 };
 struct path_counters {
     struct link_count links[PATH_LINKS_MAX];
     unsigned count;
-    uint64_t tcp, udp; /* segments and datagrams sent by this network namespace */
+    struct socket_count sockets[PATH_SOCKETS_MAX]; /* this process's TCP connections */
+    unsigned socket_count;
+    uint64_t udp; /* datagrams sent by this network namespace */
 };
-void path_read(struct path_counters *c);
+/* `since`: an earlier reading, or NULL; connections that have grown since get their interface named. */
+void path_read(struct path_counters *c, const struct path_counters *since);
 /* Parses the text of /proc/net/dev, and of /proc/net/snmp, into `c`: for path_read() and tests. */
 void path_parse_dev(struct path_counters *c, const char *text);
 void path_parse_snmp(struct path_counters *c, const char *text);

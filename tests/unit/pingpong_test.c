@@ -7,6 +7,8 @@
 #include "pingpong/report.h"
 #include "pingpong/sample.h"
 
+#include <arpa/inet.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* ---- options ---- */
@@ -244,43 +246,80 @@ static const char snmp_text[] = "Ip: Forwarding DefaultTTL\nIp: 1 64\n"
                                 "Tcp: RtoAlgorithm InSegs OutSegs RetransSegs\nTcp: 1 300 4711 0\n"
                                 "Udp: InDatagrams NoPorts InErrors OutDatagrams\nUdp: 5 0 0 42\n";
 
+/* A connection of this process: descriptor, interface, packets and bytes sent. */
+static void socket_set(struct path_counters *c, int fd, const char *link, uint64_t packets, uint64_t bytes)
+{
+    struct socket_count *s = &c->sockets[c->socket_count++];
+    *s = (struct socket_count){.fd = fd, .packets = packets, .bytes = bytes};
+    snprintf(s->link, sizeof s->link, "%s", link);
+}
+
 static void test_path(void)
 {
-    struct path_counters a = {.count = 0}, b;
+    static struct path_counters a, b;
     char text[PATH_TEXT];
     path_parse_dev(&a, dev_text);
     path_parse_snmp(&a, snmp_text);
     ok(a.count == 2 && !strcmp(a.links[1].name, "eth0") && a.links[1].bytes == 5000000 && a.links[1].packets == 7000,
        "/proc/net/dev is read");
-    ok(a.tcp == 4711 && a.udp == 42, "/proc/net/snmp is read");
+    is_int(a.udp, 42, "/proc/net/snmp is read");
+    socket_set(&a, 5, "", 100, 5000);
     b = a;
     path_name(&a, &b, 1000, 1, true, text);
     is_str(text, "shared memory", "nothing grew, one kernel");
     path_name(&a, &b, 1000, 1, false, text);
     is_str(text, "not seen (no interface of this host counted it)", "nothing grew, two kernels");
-    b.links[1].packets += 1000, b.links[1].bytes += 70000, b.tcp += 1000;
-    b.links[0].packets += 3;
+    b.links[0].packets += 5000, b.links[0].bytes += 700000;
     path_name(&a, &b, 1000, 1, true, text);
-    is_str(text, "TCP over eth0", "eth0 and TCP grew by the messages");
+    is_str(text, "shared memory", "what others send over lo is not ours");
+    b.socket_count = 0;
+    socket_set(&b, 5, "eth0", 1100, 75000);
+    path_name(&a, &b, 1000, 1, true, text);
+    is_str(text, "TCP over eth0", "a connection that grew by the messages");
     path_name(&a, &b, 1000, 1000000, true, text);
     is_str(text, "shared memory", "but not by messages of a megabyte");
+    socket_set(&b, 6, "eth1", 9000, 500000000);
+    path_name(&a, &b, 1000, 1000000, true, text);
+    is_str(text, "TCP over eth1", "a new one did");
+    socket_set(&b, 7, "eth0", 9000, 500000000);
+    socket_set(&b, 8, "eth0", 9000, 500000000);
+    path_name(&a, &b, 1000, 1000000, true, text);
+    is_str(text, "TCP over eth1+eth0", "striped over two links");
     b = a;
     b.links[1].packets += 1000, b.links[1].bytes += 70000, b.udp += 1000;
     path_name(&a, &b, 1000, 1, false, text);
-    is_str(text, "UDP over eth0", "datagrams");
-    b = a;
-    for (int i = 0; i < 2; i++)
-        b.links[i].packets += 20000, b.links[i].bytes += 500000000;
-    b.tcp += 40000;
-    path_name(&a, &b, 1000, 1000000, false, text);
-    is_str(text, "TCP over lo+eth0", "striped over two links");
-    a.links[0].rdma = b.links[0].rdma = true;
-    b.links[1] = a.links[1];
-    path_name(&a, &b, 1000, 1000000, false, text);
-    is_str(text, "RDMA over lo", "a port of an RDMA device");
+    is_str(text, "UDP over eth0", "datagrams between two kernels");
+    a.links[1].rdma = b.links[1].rdma = true;
+    path_name(&a, &b, 1000, 1, false, text);
+    is_str(text, "RDMA over eth0", "a port of an RDMA device");
     path_parse_dev(&a, "garbage");
-    path_parse_snmp(&a, "Tcp: ");
+    path_parse_snmp(&a, "Udp: ");
     ok(a.count == 2, "garbage adds nothing");
+}
+
+static void test_own_socket(void)
+{
+    static struct path_counters before, after;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof at;
+    char text[PATH_TEXT], byte = 1;
+    int listener = socket(AF_INET, SOCK_STREAM, 0), one = socket(AF_INET, SOCK_STREAM, 0);
+    bool made = bind(listener, (struct sockaddr *)&at, len) == 0 && listen(listener, 1) == 0 &&
+                getsockname(listener, (struct sockaddr *)&at, &len) == 0 &&
+                connect(one, (struct sockaddr *)&at, len) == 0;
+    int other = accept(listener, NULL, NULL);
+    ok(made && other >= 0, "a TCP connection of this process");
+    path_read(&before, NULL);
+    for (int i = 0; i < 200; i++)
+        if (write(one, &byte, 1) != 1 || read(other, &byte, 1) != 1 || write(other, &byte, 1) != 1 ||
+            read(one, &byte, 1) != 1)
+            break;
+    path_read(&after, &before);
+    path_name(&before, &after, 200, 1, true, text);
+    is_str(text, "TCP over lo", "is seen to carry 200 messages");
+    close(one);
+    close(other);
+    close(listener);
 }
 
 /* ---- report ---- */
@@ -367,6 +406,7 @@ int main(void)
     test_sample();
     test_histogram();
     test_path();
+    test_own_socket();
     test_report();
     test_report_damaged();
     return tap_done();
