@@ -98,7 +98,8 @@ static double seconds(int64_t since)
 
 int main(int argc, char **argv)
 {
-    uint32_t nodes = argc > 1 ? (uint32_t)atoi(argv[1]) : 10000, jobs = argc > 2 ? (uint32_t)atoi(argv[2]) : 100000;
+    uint32_t nodes = argc > 1 ? (uint32_t)atoi(argv[1]) : 10000,
+             jobs = argc > 2 ? (uint32_t)atoi(argv[2]) : 100000;
     if (nodes < 1 || jobs < 1 || nodes > 100000 || jobs > 900000) {
         fprintf(stderr, "usage: sched_bench [NODES [JOBS]]\n");
         return 2;

@@ -76,26 +76,25 @@ static int by_free(const void *a, const void *b)
     return natural_compare(x->name, y->name);
 }
 
-static uint32_t room(const struct sched *s, const struct sched_node *node)
+/* Required nodes gave one core each: more from them first, so that few nodes are used. */
+static void top_up(struct sched *s, struct sched_job *idle_of, uint64_t want, uint64_t *got)
 {
-    return node->free - (picked(s, node) ? 1 : 0); /* a required node gave one already */
+    for (size_t i = 0; i < s->n_picks && *got < want; i++) {
+        struct pick *p = &s->picks[i];
+        uint32_t there = idle_of ? ledger_hold(idle_of, p->node)->idle : p->node->free;
+        uint64_t n = there - p->n < want - *got ? there - p->n : want - *got;
+        p->n += (uint32_t)n;
+        *got += n;
+    }
 }
 
-static void pick_more(struct sched *s, struct sched_node *node, uint64_t want, uint64_t *got)
+static void pick_more(struct sched *s, struct sched_node *node, uint32_t there, uint64_t want, uint64_t *got)
 {
-    uint32_t n = room(s, node);
-    if (n > want - *got)
-        n = (uint32_t)(want - *got);
-    if (n == 0)
+    if (picked(s, node) || there == 0)
         return;
+    uint32_t n = there < want - *got ? there : (uint32_t)(want - *got);
+    pick(s, node, n);
     *got += n;
-    if (!picked(s, node)) {
-        pick(s, node, n);
-        return;
-    }
-    for (size_t i = 0; i < s->n_picks; i++)
-        if (s->picks[i].node == node)
-            s->picks[i].n += n;
 }
 
 static void pick_cores_all(struct sched *s, uint64_t want, uint64_t *got)
@@ -109,7 +108,7 @@ static void pick_cores_all(struct sched *s, uint64_t want, uint64_t *got)
         }
     }
     for (struct sched_node *node = ledger_free_first(s); node && *got < want; node = ledger_free_next(node))
-        pick_more(s, node, want, got);
+        pick_more(s, node, node->free, want, got);
 }
 
 static void pick_cores_of(struct sched *s, struct sched_class *c, uint64_t want, uint64_t *got)
@@ -133,7 +132,7 @@ static void pick_cores_of(struct sched *s, struct sched_class *c, uint64_t want,
     if (n)
         qsort(s->list, n, sizeof(*s->list), by_free);
     for (size_t i = 0; i < n && *got < want; i++)
-        pick_more(s, s->list[i], want, got);
+        pick_more(s, s->list[i], s->list[i]->free, want, got);
 }
 
 bool place_job(struct sched *s, struct sched_job *job, uint64_t need, uint64_t want,
@@ -150,6 +149,8 @@ bool place_job(struct sched *s, struct sched_job *job, uint64_t need, uint64_t w
     if (!pick_required(s, job, required, n_required, &got))
         return false;
     if (got < want) {
+        if (!job->node_units && !job->exclusive)
+            top_up(s, NULL, want, &got);
         if (job->node_units || job->exclusive)
             pick_whole(s, job, want, &got);
         else if (c->all)
@@ -208,29 +209,17 @@ bool place_task(struct sched *s, struct sched_task *task)
             return true;
         }
     }
+    if (!by_node)
+        top_up(s, job, task->max, &got);
     struct sched_hold *hold;
     for (hold = ledger_idle_first(job); hold && got < task->max; hold = ledger_idle_next(hold)) {
         uint32_t n = usable(task, hold);
-        if (by_node) {
-            if (n == 0 || picked(s, hold->node))
-                continue;
+        if (!by_node) {
+            pick_more(s, hold->node, n, task->max, &got);
+        } else if (n > 0 && !picked(s, hold->node)) {
             pick(s, hold->node, n);
             got += units(task, n);
-            continue;
         }
-        uint32_t spare = n - (picked(s, hold->node) ? 1 : 0);
-        if (spare > task->max - got)
-            spare = (uint32_t)(task->max - got);
-        if (spare == 0)
-            continue;
-        got += spare;
-        if (!picked(s, hold->node)) {
-            pick(s, hold->node, spare);
-            continue;
-        }
-        for (size_t i = 0; i < s->n_picks; i++)
-            if (s->picks[i].node == hold->node)
-                s->picks[i].n += spare;
     }
     return got >= task->min;
 }
