@@ -23,6 +23,7 @@ void buf_reset(struct buf *b)
 char *buf_reserve(struct buf *b, size_t room)
 {
     b->data = xgrow(b->data, &b->cap, b->len + room + 1, 1);
+    b->data[b->len] = 0; /* a string even if nothing follows */
     return b->data + b->len;
 }
 

@@ -69,7 +69,7 @@ void sweep_children(void)
             pid_t pid = (pid_t)strtol(p, &end, 10);
             if (end == p)
                 break;
-            if (is_spared(pid))
+            if (pid <= 1 || is_spared(pid)) /* 0 would be our own group */
                 continue;
             others++;
             kill(pid, SIGKILL);

@@ -14,6 +14,10 @@ static void test_buf(void)
 {
     struct buf b = BUF_INIT;
     is_str(buf_str(&b), "", "an empty buf is an empty string");
+    memset(buf_reserve(&b, 100), 'z', 100);
+    buf_free(&b);
+    buf_reserve(&b, 100);
+    is_str(buf_str(&b), "", "so is one with room and nothing in it");
     buf_addf(&b, "%d-%s", 7, "x");
     buf_add(&b, "\0y", 2);
     is_int(b.len, 5, "bytes count, zeros too");
