@@ -295,7 +295,7 @@ void attempt_spawn(struct attempt *a)
     snprintf(program, sizeof program, "%s/muster-keeper", all->agent->config.bin);
     struct keeper_start start = {
         .program = program, .order = a->order, .node = all->agent->dir, .context = a->context, .cgroup = -1};
-    int control;
+    int control = -1;
     pid_t pid;
     start.folder = openat(all->folder, a->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (a->cgroup[0])
@@ -319,8 +319,9 @@ void attempt_spawn(struct attempt *a)
 
 void keepers_hang_up(struct attempts *all)
 {
-    while (!TAILQ_EMPTY(&all->callers))
-        caller_free(TAILQ_FIRST(&all->callers), true);
+    struct caller *c, *next;
+    TAILQ_FOREACH_SAFE(c, &all->callers, next, next)
+    caller_free(c, true);
     if (all->calls)
         event_free(all->calls);
     if (all->listening >= 0)

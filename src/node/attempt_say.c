@@ -66,7 +66,7 @@ void attempts_reports_free(Mu__AttemptReport **reports, size_t count)
 Mu__AttemptReport **attempts_inventory(struct attempts *all, size_t *count)
 {
     struct attempt *a, *next;
-    Mu__AttemptReport **list = xcalloc(HASH_COUNT(all->by_id) + 1, sizeof(*list));
+    Mu__AttemptReport **list = xcalloc(HASH_COUNT(all->by_id) + 1, sizeof(Mu__AttemptReport *));
     *count = 0;
     HASH_ITER (hh, all->by_id, a, next) {
         a->credit = a->sent = 0;
@@ -125,7 +125,7 @@ bool attempts_collect(struct attempts *all, Mu__NodeReport *report, size_t max)
         attempt_stop_streaming(a);
         if (!chunk)
             continue;
-        report->output = xgrow(report->output, &cap, report->n_output + 1, sizeof *report->output);
+        report->output = xgrow(report->output, &cap, report->n_output + 1, sizeof(Mu__OutputChunk *));
         report->output[report->n_output++] = chunk;
         bytes += chunk->data.len + 32;
         attempt_stream(a);
@@ -137,7 +137,7 @@ bool attempts_collect(struct attempts *all, Mu__NodeReport *report, size_t max)
             break;
         if (a->report.phase) {
             report->attempts =
-                xgrow(report->attempts, &cap, report->n_attempts + 1, sizeof *report->attempts);
+                xgrow(report->attempts, &cap, report->n_attempts + 1, sizeof(Mu__AttemptReport *));
             report->attempts[report->n_attempts++] = report_make(a);
             bytes += 64 + strlen(a->report.message);
         }

@@ -44,7 +44,7 @@ static int take(struct node_config *c, const char *key, json_t *value, struct er
 #undef X
 #define X(field, max)                                                                                        \
     if (!strcmp(key, #field)) {                                                                              \
-        if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > max)     \
+        if (!json_is_integer(value) || json_integer_value(value) < 0 || json_integer_value(value) > (max))   \
             return error_set(err, ERR_USAGE, "\"%s\": expected a number from 0 to %d", key, max);            \
         c->field = (uint64_t)json_integer_value(value);                                                      \
         return 0;                                                                                            \

@@ -30,11 +30,12 @@ static const char *node_name;
 __attribute__((format(printf, 2, 3))) static _Noreturn void fail(int exit_code, const char *fmt, ...)
 {
     struct launch_error e = {.exit_code = exit_code};
-    size_t n = (size_t)snprintf(e.text, sizeof e.text, "%.64s: ", node_name);
+    char text[400];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(e.text + n, sizeof e.text - n, fmt, ap);
+    vsnprintf(text, sizeof text, fmt, ap); /* NOLINT(clang-analyzer-valist.Uninitialized): it is */
     va_end(ap);
+    snprintf(e.text, sizeof e.text, "%.64s: %s", node_name, text);
     if (error_fd >= 0) {
         ssize_t done = write(error_fd, &e, sizeof e);
         (void)done; /* the keeper then sees the exit code alone */
