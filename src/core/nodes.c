@@ -241,16 +241,15 @@ static void take_offline(struct core *core, struct node *node, const Mu__NodeSet
     node->row->admin_offline = true;
     message_set(&node->row->comment, c->comment);
     node_touch(core, node);
-    if (!node_in_use(node)) {
+    /* By force it is offline at once, and no job starts anything there any more, even in cores that
+     * it holds; without, jobs that hold cores there may use them to their end. */
+    if (c->force || !node_in_use(node))
         set_state(core, node, NODE(OFFLINE), c->comment, actor);
-        return;
-    }
-    if (node->row->state != NODE(OFFLINE))
+    else if (node->row->state != NODE(OFFLINE))
         set_state(core, node, NODE(DRAINING), c->comment, actor);
     if (!c->force)
         return;
     snprintf(why, sizeof why, "node %s was taken offline", node->row->name);
-    sched_node_avail(core->sched, &node->s, AVAIL_OFFLINE); /* gives back what jobs hold idle there */
     for (uint64_t id = 0; (part = node_part_after(node, id));) {
         struct attempt *a = part->attempt;
         id = a->row->id;
@@ -261,8 +260,6 @@ static void take_offline(struct core *core, struct node *node, const Mu__NodeSet
         attempt_end(core, a, core->config.grace_ms);
         attempt_settle(core, a);
     }
-    node_avail(core, node);
-    node_settle(core, node);
 }
 
 void node_set(struct core *core, const struct actor *actor, const Mu__NodeSet *c, struct result *r)
