@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "head/nodelink.h"
-#include "model/names.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -49,15 +48,6 @@ struct joins {
     int64_t window_ms;
     uint32_t failures;
 };
-
-/* Names are compared without case everywhere; here in lower case. */
-static void lower(const char *name, char out[NODE_NAME_MAX + 1])
-{
-    size_t i = 0;
-    for (; name[i] && i < NODE_NAME_MAX; i++)
-        out[i] = name[i] >= 'A' && name[i] <= 'Z' ? (char)(name[i] - 'A' + 'a') : name[i];
-    out[i] = 0;
-}
 
 /* ---- the file ---- */
 
@@ -215,7 +205,7 @@ static int name_is_free(struct joins *joins, const struct live_token *t, const c
     const char *connected = nodelink_install_id(joins->head->nodelinks, name);
     struct joined *j;
     char key[NODE_NAME_MAX + 1];
-    lower(name, key);
+    node_key(name, key);
     HASH_FIND_STR(joins->joined, key, j);
     if (connected && strcmp(connected, install_id))
         return error_set(err, ERR_EXISTS, "another machine is connected as node %s", name);
@@ -229,7 +219,7 @@ static void note_joined(struct joins *joins, const char *name, const char *insta
 {
     struct joined *j, *tmp;
     char key[NODE_NAME_MAX + 1];
-    lower(name, key);
+    node_key(name, key);
     HASH_FIND_STR(joins->joined, key, j);
     if (!j) {
         if (HASH_COUNT(joins->joined) >= JOINED_MAX) {

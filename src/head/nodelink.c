@@ -24,7 +24,7 @@
 #define CLOSED_GRACE_HEARTBEATS 2
 
 struct nodelink {
-    char name[65];
+    char name[NODE_NAME_MAX + 1]; /* lower case */
     char install_id[129];
     struct nodelinks *all;
     struct link *link; /* NULL: none now */
@@ -52,14 +52,19 @@ const char *nodelink_name(const struct nodelink *nl)
     return nl->name;
 }
 
+void node_key(const char *name, char out[NODE_NAME_MAX + 1])
+{
+    size_t i = 0;
+    for (; i < NODE_NAME_MAX && name[i]; i++)
+        out[i] = name[i] >= 'A' && name[i] <= 'Z' ? (char)(name[i] - 'A' + 'a') : name[i];
+    out[i] = 0;
+}
+
 static struct nodelink *find(struct nodelinks *all, const char *node)
 {
     struct nodelink *nl;
-    char key[65];
-    size_t i = 0;
-    for (; node[i] && i < sizeof key - 1; i++)
-        key[i] = node[i] >= 'A' && node[i] <= 'Z' ? (char)(node[i] - 'A' + 'a') : node[i];
-    key[i] = 0;
+    char key[NODE_NAME_MAX + 1];
+    node_key(node, key);
     HASH_FIND_STR(all->by_name, key, nl);
     return nl;
 }
@@ -292,8 +297,7 @@ static struct nodelink *nodelink_of(struct nodelinks *all, const char *name)
     if (nl)
         return nl;
     nl = xcalloc(1, sizeof *nl);
-    for (size_t i = 0; name[i] && i < sizeof nl->name - 1; i++)
-        nl->name[i] = name[i] >= 'A' && name[i] <= 'Z' ? (char)(name[i] - 'A' + 'a') : name[i];
+    node_key(name, nl->name);
     nl->all = all;
     order_init(&nl->order);
     mu__node_load__init(&nl->load);

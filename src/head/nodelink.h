@@ -8,10 +8,14 @@
 #define MUSTER_HEAD_NODELINK_H
 
 #include "head/head.h"
+#include "model/names.h"
 #include "proto/wire.pb-c.h"
 #include "wire/link.h"
 
 struct nodelink;
+
+/* Names of nodes are compared without case: the name in lower case, as a key. */
+void node_key(const char *name, char out[NODE_NAME_MAX + 1]);
 
 struct nodelinks *nodelinks_create(struct head *head, struct error *err);
 void nodelinks_destroy(struct nodelinks *nodelinks); /* NULL is fine */

@@ -29,7 +29,7 @@
 struct outspool {
     uint64_t attempt, job;
     uint32_t task;
-    char node[65];
+    char node[NODE_NAME_MAX + 1];
     struct spool spool;
     bool open;
     uint64_t total;    /* bytes noted */
@@ -150,7 +150,7 @@ void outspools_credit(struct outspools *outspools, struct nodelink *link, uint64
 static void release_kept(struct outspools *all, struct outspool *o)
 {
     Mu__AttemptReport *report = o->kept;
-    char node[65];
+    char node[NODE_NAME_MAX + 1];
     snprintf(node, sizeof node, "%s", o->node);
     o->kept = NULL;
     nodelink_report(all->head, node, report);

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <uthash.h>
 
-#define LIST_MAX 10000
+#define JOBS_MAX 10000 /* in one reply */
 #define EVENTS_MAX 1000
 #define OUTPUT_MAX (256u * 1024)
 #define REPLY_BYTES_MAX (6u * 1024 * 1024) /* lists stop here and say that there is more */
@@ -268,7 +268,7 @@ static bool job_matches(const struct session *s, const Mu__JobList *list, const 
 void reply_job_list(struct session *session, uint64_t request, const Mu__JobList *list)
 {
     struct core *core = session->head->core;
-    uint32_t limit = list->limit && list->limit < LIST_MAX ? list->limit : LIST_MAX;
+    uint32_t limit = list->limit && list->limit < JOBS_MAX ? list->limit : JOBS_MAX;
     struct job_view *views = xcalloc(limit, sizeof *views);
     Mu__JobListReply body = MU__JOB_LIST_REPLY__INIT;
     Mu__Reply reply = MU__REPLY__INIT;
@@ -303,27 +303,18 @@ void reply_job_list(struct session *session, uint64_t request, const Mu__JobList
 
 /* Which groups each node is in: one pass over the groups instead of one for each node. */
 struct membership {
-    char *node; /* lower case */
+    char node[NODE_NAME_MAX + 1]; /* lower case */
     char **groups;
     size_t count, cap;
     UT_hash_handle hh;
 };
 
-static char *lower(const char *s)
-{
-    char *copy = xstrdup(s);
-    for (char *p = copy; *p; p++)
-        if (*p >= 'A' && *p <= 'Z')
-            *p = (char)(*p - 'A' + 'a');
-    return copy;
-}
-
 static struct membership *membership_find(struct membership *all, const char *node)
 {
     struct membership *m;
-    char *key = lower(node);
+    char key[NODE_NAME_MAX + 1];
+    node_key(node, key);
     HASH_FIND_STR(all, key, m);
-    free(key);
     return m;
 }
 
@@ -335,8 +326,8 @@ static struct membership *memberships(struct core *core)
             struct membership *m = membership_find(all, g->nodes[i]);
             if (!m) {
                 m = xcalloc(1, sizeof *m);
-                m->node = lower(g->nodes[i]);
-                HASH_ADD_KEYPTR(hh, all, m->node, strlen(m->node), m);
+                node_key(g->nodes[i], m->node);
+                HASH_ADD_STR(all, node, m);
             }
             m->groups = xgrow(m->groups, &m->cap, m->count + 1, sizeof *m->groups);
             m->groups[m->count++] = g->name;
@@ -351,7 +342,6 @@ static void memberships_free(struct membership *all)
     HASH_ITER (hh, all, m, tmp) {
         HASH_DEL(all, m);
         free(m->groups);
-        free(m->node);
         free(m);
     }
 }
