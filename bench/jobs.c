@@ -7,8 +7,8 @@
  *                                   median milliseconds from before the request is sent to the first line
  *                                   of the job's main()
  *   jobs_bench mark FILE            writes the time of its start to FILE
- *   jobs_bench ceiling N LOOPS      N times spawn and wait for `bash -c /bin/true`, in LOOPS processes; prints
- *                                   how many a second
+ *   jobs_bench ceiling N LOOPS      N times spawn and wait for `bash -c /bin/true`, in LOOPS processes;
+ * prints how many a second
  */
 #include "base/clock.h"
 #include "base/mem.h"
@@ -219,7 +219,8 @@ static void spawn_loop(int count)
     for (int i = 0; i < count; i++) {
         pid_t pid;
         int status;
-        if (posix_spawn(&pid, "/bin/bash", NULL, NULL, argv, environ) || waitpid(pid, &status, 0) < 0 || status)
+        if (posix_spawn(&pid, "/bin/bash", NULL, NULL, argv, environ) || waitpid(pid, &status, 0) < 0 ||
+            status)
             _exit(1);
     }
 }
@@ -253,6 +254,7 @@ int main(int argc, char **argv)
         return rate(argv[2], count);
     if (count > 0 && count <= COUNT_MAX && argc == 5 && !strcmp(argv[1], "latency"))
         return latency(argv[2], count, argv[4]);
-    fprintf(stderr, "usage: jobs_bench rate SOCKET N | latency SOCKET N FILE | mark FILE | ceiling N LOOPS\n");
+    fprintf(stderr,
+            "usage: jobs_bench rate SOCKET N | latency SOCKET N FILE | mark FILE | ceiling N LOOPS\n");
     return 2;
 }

@@ -172,8 +172,8 @@ static void result_fill(struct bounce *b, struct end_result *out)
 }
 
 /* A launcher with more ranks than processors tells Open MPI to yield in every turn of its progress loop,
- * which costs a third and more of the latency and is of no use here: who does not measure sleeps. Its libopen-pal
- * has a switch for it; other libraries (and releases without it) go on as they are. */
+ * which costs a third and more of the latency and is of no use here: who does not measure sleeps. Its
+ * libopen-pal has a switch for it; other libraries (and releases without it) go on as they are. */
 typedef bool yield_switch(bool);
 static yield_switch *library_switch(void)
 {

@@ -22,9 +22,9 @@ enum bounce_tag {
 struct end_result {
     uint32_t rank, peer;
     int32_t damaged;
-    int32_t from_end;   /* this end sent first and saw the path */
+    int32_t from_end; /* this end sent first and saw the path */
     uint64_t count;
-    double processor;   /* share of the time that this end's process really ran, 0..1 */
+    double processor;               /* share of the time that this end's process really ran, 0..1 */
     double min, p50, p95, p99, max; /* round trip, ns, this end's clock readings taken off */
     char path[PATH_TEXT];
 };

@@ -50,14 +50,16 @@ struct conductor {
 
 static bool launched(void)
 {
-    static const char *const marks[] = {"PMIX_RANK", "PMI_RANK", "PMI_FD", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"};
+    static const char *const marks[] = {"PMIX_RANK", "PMI_RANK", "PMI_FD", "OMPI_COMM_WORLD_RANK",
+                                        "SLURM_PROCID"};
     for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
         if (getenv(marks[i]))
             return true;
     return false;
 }
 
-/* "Open MPI v4.1.4, package: ..." -> "Open MPI 4.1.4"; "MPICH Version:\t4.0.2\n..." -> "MPICH 4.0.2 (ch4:ucx)". */
+/* "Open MPI v4.1.4, package: ..." -> "Open MPI 4.1.4"; "MPICH Version:\t4.0.2\n..." -> "MPICH 4.0.2
+ * (ch4:ucx)". */
 static void library_name(char *out, size_t size)
 {
     char text[MPI_MAX_LIBRARY_VERSION_STRING];
@@ -103,8 +105,8 @@ static bool library_yields(void)
 static void settings_text(struct buf *out)
 {
     static const char *const names[] = {
-        "OMPI_MCA_pml",   "OMPI_MCA_btl",     "OMPI_MCA_mtl",       "OMPI_MCA_btl_tcp_if_include",
-        "UCX_TLS",        "UCX_NET_DEVICES",  "FI_PROVIDER",        "FI_TCP_IFACE",
+        "OMPI_MCA_pml",      "OMPI_MCA_btl",         "OMPI_MCA_mtl",    "OMPI_MCA_btl_tcp_if_include",
+        "UCX_TLS",           "UCX_NET_DEVICES",      "FI_PROVIDER",     "FI_TCP_IFACE",
         "MPIR_CVAR_NOLOCAL", "MPIR_CVAR_CH4_NETMOD", "CCP_MPI_NETMASK",
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -222,7 +224,8 @@ static void info_fill(struct conductor *c)
         .library = library,
         .settings = buf_str(&settings),
         .mode_chosen = c->options->mode != MODE_AUTO,
-        .tournament = c->options->mode == MODE_TOURNAMENT || (c->options->mode == MODE_AUTO && !hosts_share(c)),
+        .tournament =
+            c->options->mode == MODE_TOURNAMENT || (c->options->mode == MODE_AUTO && !hosts_share(c)),
         .library_yields = library_yields() && !bounce_library_switch(),
         .ranks = c->count,
         .nodes = c->nodes,
@@ -349,8 +352,8 @@ static void conductor_release(struct conductor *c)
 {
     for (uint32_t i = 0; c->labels && i < c->count; i++)
         free(c->labels[i]);
-    void *const all[] = {c->labels,   c->ranks,    c->node_of,  c->host_of, c->set_of, c->ranks_of_node,
-                         c->host_cpus, c->set_cpus, c->pairs, c->ends,    c->slot_of};
+    void *const all[] = {c->labels,    c->ranks,    c->node_of, c->host_of, c->set_of, c->ranks_of_node,
+                         c->host_cpus, c->set_cpus, c->pairs,   c->ends,    c->slot_of};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
 }

@@ -126,9 +126,10 @@ static int packet_parse(struct pingpong_options *o, const char *value, struct er
                          value, PINGPONG_SIZE_MAX);
     o->iterations = iterations_default(o->size);
     if (*end == ':' && (number_parse(end + 1, 1, PINGPONG_ITERATIONS_MAX, &o->iterations, &end) < 0 || *end))
-        return error_set(err, ERR_USAGE,
-                         "option -p: \"%.60s\": expected 1..%u iterations after the colon, such as -p 1:100000",
-                         value, PINGPONG_ITERATIONS_MAX);
+        return error_set(
+            err, ERR_USAGE,
+            "option -p: \"%.60s\": expected 1..%u iterations after the colon, such as -p 1:100000", value,
+            PINGPONG_ITERATIONS_MAX);
     return 0;
 }
 
@@ -195,7 +196,8 @@ static int file_take(struct pingpong_options *o, const char *word, bool *seen, s
     if (!*word)
         return error_set(err, ERR_USAGE, "outfile: \"\": expected a file name, or nul to discard it");
     if (*seen)
-        return error_set(err, ERR_USAGE, "outfile: \"%.200s\": expected one file name, this is the second", word);
+        return error_set(err, ERR_USAGE, "outfile: \"%.200s\": expected one file name, this is the second",
+                         word);
     *seen = true;
     o->xml = strcasecmp(word, "nul") && strcmp(word, "/dev/null") ? word : NULL;
     return 0;
@@ -215,12 +217,13 @@ int options_parse(struct pingpong_options *o, int argc, char **argv, struct erro
         }
         const struct option *opt = option_find(word, &value);
         if (!opt)
-            return error_set(err, ERR_USAGE, "option \"%.60s\": not known; mpipingpong -h lists the options", word);
+            return error_set(err, ERR_USAGE, "option \"%.60s\": not known; mpipingpong -h lists the options",
+                             word);
         if (opt->id == OPT_REFUSED)
             return error_set(err, ERR_USAGE, "option -%s: %s", opt->name, opt->instead);
         if (opt->group && chosen[opt->group])
-            return error_set(err, ERR_USAGE, "option -%s: -%s was given already; expected one of them", opt->name,
-                             chosen[opt->group]->name);
+            return error_set(err, ERR_USAGE, "option -%s: -%s was given already; expected one of them",
+                             opt->name, chosen[opt->group]->name);
         chosen[opt->group] = opt->group ? opt : NULL;
         if (opt->id == OPT_PACKET) {
             if (!value && i + 1 == argc)

@@ -9,9 +9,9 @@
 struct plan {
     bool tournament;
     const struct places *places;
-    struct pair at;          /* serial: the next pair */
-    uint32_t round;          /* tournament: the next round */
-    struct pair *waiting;    /* pairs of the current round that had no processors so far */
+    struct pair at;       /* serial: the next pair */
+    uint32_t round;       /* tournament: the next round */
+    struct pair *waiting; /* pairs of the current round that had no processors so far */
     size_t waiting_count;
     uint32_t *host_busy; /* measuring ranks in the step being built */
     uint32_t *set_busy;

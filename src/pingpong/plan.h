@@ -30,8 +30,8 @@ uint32_t group_records(const void *records, size_t size, size_t count, uint32_t 
 /* Where the ranks are. Arrays belong to the caller and must outlive the plan. */
 struct places {
     uint32_t ranks;
-    const uint32_t *host_of;  /* physical host of a rank */
-    const uint32_t *set_of;   /* processor set of a rank: same number, same processors of one host */
+    const uint32_t *host_of; /* physical host of a rank */
+    const uint32_t *set_of;  /* processor set of a rank: same number, same processors of one host */
     uint32_t hosts;
     uint32_t sets;
     const uint32_t *host_cpus; /* processors that ranks of the host may use, all together */

@@ -217,7 +217,8 @@ static void sockets_read(struct path_counters *c, const struct path_counters *si
         if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
             continue;
         struct socket_count *s = &c->sockets[c->socket_count++];
-        *s = (struct socket_count){.fd = fd, .packets = info.tcpi_data_segs_out, .bytes = info.tcpi_bytes_sent};
+        *s = (struct socket_count){
+            .fd = fd, .packets = info.tcpi_data_segs_out, .bytes = info.tcpi_bytes_sent};
         const struct socket_count *was = since ? socket_before(since, fd) : NULL;
         if (since && (!was || was->packets != s->packets))
             socket_link(s);
@@ -304,7 +305,8 @@ void path_name(const struct path_counters *before, const struct path_counters *a
     else if (one_host)
         snprintf(out, PATH_TEXT, "shared memory");
     else if (*any)
-        snprintf(out, PATH_TEXT, "%s over %.50s", after->udp - before->udp >= need.packets ? "UDP" : "packets", any);
+        snprintf(out, PATH_TEXT, "%s over %.50s",
+                 after->udp - before->udp >= need.packets ? "UDP" : "packets", any);
     else
         snprintf(out, PATH_TEXT, "not seen (no interface of this host counted it)");
 }

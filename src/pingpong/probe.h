@@ -20,12 +20,12 @@
 
 /* One rank's answer to "where are you"; plain bytes, sent between equal programs. */
 struct rank_place {
-    char node[PROBE_NAME];     /* MUSTER_NODE_NAME where a launcher sets it, else the host name */
-    char boot_id[PROBE_NAME];  /* of the running kernel: equal on all "nodes" of one machine; "" unknown */
-    uint8_t cpus[128];         /* processors this rank may use: bit n of byte n/8 */
+    char node[PROBE_NAME];    /* MUSTER_NODE_NAME where a launcher sets it, else the host name */
+    char boot_id[PROBE_NAME]; /* of the running kernel: equal on all "nodes" of one machine; "" unknown */
+    uint8_t cpus[128];        /* processors this rank may use: bit n of byte n/8 */
     uint32_t cpu_count;
-    uint32_t clock_ns;         /* one reading of the clock */
-    int32_t lacks_memory;      /* the buffers could not be made */
+    uint32_t clock_ns;    /* one reading of the clock */
+    int32_t lacks_memory; /* the buffers could not be made */
 };
 void place_probe(struct rank_place *place);
 

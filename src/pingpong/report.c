@@ -14,7 +14,7 @@
 
 #define NAME_COLUMNS 16
 #define DISTURBED 0.97 /* below this share of its processor a busy process was not alone */
-#define PICO 1e6 /* medians are kept as whole picoseconds: 1 us is 1e6 of them */
+#define PICO 1e6       /* medians are kept as whole picoseconds: 1 us is 1e6 of them */
 
 struct report {
     const struct run_info *info;
@@ -93,18 +93,18 @@ static void text_head(FILE *t, const struct run_info *info)
 static void text_columns(FILE *t)
 {
     fprintf(t, "%35s%32s%12s\n", "", "one-way latency, microseconds", "throughput");
-    fprintf(t, "  %-*s %-*s%8s%8s%8s%8s%12s\n", NAME_COLUMNS, "from", NAME_COLUMNS, "to", "min", "median", "p99", "max",
-            "MB/s");
+    fprintf(t, "  %-*s %-*s%8s%8s%8s%8s%12s\n", NAME_COLUMNS, "from", NAME_COLUMNS, "to", "min", "median",
+            "p99", "max", "MB/s");
     fprintf(t, "  ---------------- ----------------  ------  ------  ------  ------  ----------\n");
 }
 
 static void text_pair(FILE *t, const struct run_info *info, const struct pair_report *p)
 {
     char from[NAME_COLUMNS + 1], to[NAME_COLUMNS + 1], f[5][16];
-    fprintf(t, "  %-*s %-*s%8s%8s%8s%8s%12s%s\n", NAME_COLUMNS, name_cut(info->labels[p->from], from), NAME_COLUMNS,
-            name_cut(info->labels[p->to], to), figure_us(p->from_end.min, f[0]), figure_us(p->from_end.p50, f[1]),
-            figure_us(p->from_end.p99, f[2]), figure_us(p->from_end.max, f[3]), figure(p->mbps, f[4]),
-            p->damaged ? "  DAMAGED" : "");
+    fprintf(t, "  %-*s %-*s%8s%8s%8s%8s%12s%s\n", NAME_COLUMNS, name_cut(info->labels[p->from], from),
+            NAME_COLUMNS, name_cut(info->labels[p->to], to), figure_us(p->from_end.min, f[0]),
+            figure_us(p->from_end.p50, f[1]), figure_us(p->from_end.p99, f[2]),
+            figure_us(p->from_end.max, f[3]), figure(p->mbps, f[4]), p->damaged ? "  DAMAGED" : "");
     fflush(t);
 }
 
@@ -118,8 +118,8 @@ struct report *report_open(const struct run_info *info, FILE *text, struct error
     r->text = text;
     r->xml = xml;
     r->sum.processor = 1;
-    r->rows = info->options->rows == ROWS_ALL ||
-              (info->options->rows == ROWS_AUTO && info->pairs <= ROWS_AUTO_MAX);
+    r->rows =
+        info->options->rows == ROWS_ALL || (info->options->rows == ROWS_AUTO && info->pairs <= ROWS_AUTO_MAX);
     if (sample_init(&r->medians, info->pairs) < 0)
         abort(); /* out of memory, as xcalloc() does */
     if (text) {
@@ -175,7 +175,8 @@ static void text_extreme(FILE *t, const struct run_info *info, const char *word,
     char ends[2 * NAME_COLUMNS + 8];
     snprintf(ends, sizeof ends, "%s -> %s", name_cut(info->labels[p->from], from),
              name_cut(info->labels[p->to], to));
-    fprintf(t, "  %-15s %-35s %13s %11s\n", word, ends, figure_us(p->from_end.p50, f[0]), figure(p->mbps, f[1]));
+    fprintf(t, "  %-15s %-35s %13s %11s\n", word, ends, figure_us(p->from_end.p50, f[0]),
+            figure(p->mbps, f[1]));
 }
 
 static void text_paths(FILE *t, const struct summary *s)
@@ -201,8 +202,9 @@ static void text_summary(FILE *t, const struct run_info *info, const struct summ
     fputc('\n', t);
     text_paths(t, s);
     if (s->shared)
-        fprintf(t, "  Processors   shared by both ends of %llu pair%s: they yield while they wait, so\n"
-                   "               figures hold the scheduler's time too\n",
+        fprintf(t,
+                "  Processors   shared by both ends of %llu pair%s: they yield while they wait, so\n"
+                "               figures hold the scheduler's time too\n",
                 (unsigned long long)s->shared, s->shared == 1 ? "" : "s");
     else
         fprintf(t, "  Processors   one for each measuring rank%s\n",
@@ -211,8 +213,8 @@ static void text_summary(FILE *t, const struct run_info *info, const struct summ
         fprintf(t, "  Disturbed    other programs took up to %.0f %% of a measuring processor's time\n",
                 100 * (1 - s->processor));
     if (s->damaged)
-        fprintf(t, "  DAMAGED      %llu pair%s received other bytes than were sent\n", (unsigned long long)s->damaged,
-                s->damaged == 1 ? "" : "s");
+        fprintf(t, "  DAMAGED      %llu pair%s received other bytes than were sent\n",
+                (unsigned long long)s->damaged, s->damaged == 1 ? "" : "s");
     fprintf(t, "  Time         %.1f s\n", s->seconds);
 }
 
@@ -230,8 +232,9 @@ int report_close(struct report *r, double seconds, struct error *err)
             rc = error_sys(err, "standard output");
     }
     if (s->damaged)
-        rc = error_set(err, ERR_IO, "data damaged on the way between %s and %s%s", r->info->labels[s->bad.from],
-                       r->info->labels[s->bad.to], s->damaged > 1 ? " and other pairs" : "");
+        rc = error_set(err, ERR_IO, "data damaged on the way between %s and %s%s",
+                       r->info->labels[s->bad.from], r->info->labels[s->bad.to],
+                       s->damaged > 1 ? " and other pairs" : "");
     if (r->xml && xml_close(r->xml, r->info, s, err) < 0)
         rc = -1;
     sample_release(&r->medians);

@@ -21,7 +21,7 @@ struct run_info {
     const char *library;  /* "Open MPI 4.1.4" */
     const char *settings; /* variables that choose a path, "NAME=VALUE NAME=VALUE"; "" none */
     bool tournament;
-    bool mode_chosen; /* by the user */
+    bool mode_chosen;    /* by the user */
     bool library_yields; /* the MPI library gives up its processor while it waits */
     uint32_t ranks;
     uint32_t nodes;
@@ -38,19 +38,20 @@ struct latency {
     double min, p50, p95, p99, max;
 };
 struct pair_report {
-    uint32_t from, to;   /* ranks */
+    uint32_t from, to; /* ranks */
     struct latency from_end, to_end;
-    double mbps;         /* 10^6 bytes a second at from_end's median */
-    double processor;    /* share of the time that the ends' processes ran, the lower of both: less than 1 where
-                            other programs had their processors */
+    double mbps;      /* 10^6 bytes a second at from_end's median */
+    double processor; /* share of the time that the ends' processes ran, the lower of both: less than 1 where
+                         other programs had their processors */
     uint64_t iterations;
-    bool shared;         /* the ends shared a processor and yielded */
-    bool damaged;        /* a payload arrived changed */
+    bool shared;  /* the ends shared a processor and yielded */
+    bool damaged; /* a payload arrived changed */
     char path[PATH_TEXT];
 };
 
 struct report;
-/* `text` may be NULL (no text). Opens options->xml where one is named; -1/NULL with ERR_IO where it cannot. */
+/* `text` may be NULL (no text). Opens options->xml where one is named; -1/NULL with ERR_IO where it cannot.
+ */
 struct report *report_open(const struct run_info *info, FILE *text, struct error *err);
 /* Prints and writes the pair at once. */
 void report_pair(struct report *r, const struct pair_report *pair);

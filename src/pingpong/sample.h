@@ -16,10 +16,10 @@
 #define SAMPLE_SUB (1u << SAMPLE_SUB_BITS)
 
 struct sample_set {
-    uint64_t *values;    /* exact, or the histogram's counts */
+    uint64_t *values; /* exact, or the histogram's counts */
     uint64_t count;
-    uint64_t room;       /* exact values there is room for; 0: histogram */
-    uint64_t min, max;   /* histogram only */
+    uint64_t room;     /* exact values there is room for; 0: histogram */
+    uint64_t min, max; /* histogram only */
 };
 
 /* Makes room for `expect` values. -1: no memory. */

@@ -1,4 +1,5 @@
-/* pingpong_test.c - what of mpipingpong needs no MPI: options, order of pairs, distributions, paths, report. */
+/* pingpong_test.c - what of mpipingpong needs no MPI: options, order of pairs, distributions, paths, report.
+ */
 #include "tests/unit/tap.h"
 #include "base/mem.h"
 #include "pingpong/options.h"
@@ -36,7 +37,8 @@ static void test_options(void)
        "mean the same");
     is_str(o.xml, "out.xml", "the word that is left is the file");
     ok(!o.text, "a file alone means no text");
-    ok(parse(&o, &err, "") == 0 && o.text && !o.xml && o.mode == MODE_AUTO && o.size == 1 && o.iterations == 9999,
+    ok(parse(&o, &err, "") == 0 && o.text && !o.xml && o.mode == MODE_AUTO && o.size == 1 &&
+           o.iterations == 9999,
        "nothing at all: text, 1 byte");
     ok(parse(&o, &err, "-p 4000000") == 0 && o.iterations == 99, "iterations follow from the size");
     ok(parse(&o, &err, "-p 1073741824") == 0 && o.iterations == 10, "at least ten of the largest");
@@ -53,15 +55,21 @@ static void test_options_refused(void)
         const char *line, *says;
     } bad[] = {
         {"-p", "option -p: no value: expected <bytes>[:<iterations>], such as -p 1:100000"},
-        {"-p abc", "option -p: \"abc\": expected <bytes>[:<iterations>] with 0..1073741824 bytes, such as -p 1:100000"},
-        {"-p -1", "option -p: \"-1\": expected <bytes>[:<iterations>] with 0..1073741824 bytes, such as -p 1:100000"},
-        {"-p 1073741825", "option -p: \"1073741825\": expected <bytes>[:<iterations>] with 0..1073741824 bytes, such as "
-                          "-p 1:100000"},
-        {"-p 99999999999999999999", "option -p: \"99999999999999999999\": expected <bytes>[:<iterations>] with "
-                                    "0..1073741824 bytes, such as -p 1:100000"},
+        {"-p abc",
+         "option -p: \"abc\": expected <bytes>[:<iterations>] with 0..1073741824 bytes, such as -p 1:100000"},
+        {"-p -1",
+         "option -p: \"-1\": expected <bytes>[:<iterations>] with 0..1073741824 bytes, such as -p 1:100000"},
+        {"-p 1073741825",
+         "option -p: \"1073741825\": expected <bytes>[:<iterations>] with 0..1073741824 bytes, such as "
+         "-p 1:100000"},
+        {"-p 99999999999999999999",
+         "option -p: \"99999999999999999999\": expected <bytes>[:<iterations>] with "
+         "0..1073741824 bytes, such as -p 1:100000"},
         {"-p 1:", "option -p: \"1:\": expected 1..100000000 iterations after the colon, such as -p 1:100000"},
-        {"-p 1:0", "option -p: \"1:0\": expected 1..100000000 iterations after the colon, such as -p 1:100000"},
-        {"-p 1:5x", "option -p: \"1:5x\": expected 1..100000000 iterations after the colon, such as -p 1:100000"},
+        {"-p 1:0",
+         "option -p: \"1:0\": expected 1..100000000 iterations after the colon, such as -p 1:100000"},
+        {"-p 1:5x",
+         "option -p: \"1:5x\": expected 1..100000000 iterations after the colon, such as -p 1:100000"},
         {"-r", "option -r: the serial ring is not in this version; use -s or -t"},
         {"-rs 2", "option -rs: the serial ring is not in this version; use -s or -t"},
         {"/PB", "option -pb: packet sets are not in this version; use -p <bytes>[:<iterations>]"},
@@ -110,7 +118,8 @@ static void test_tournament(void)
     is_int(tournament_rounds(1), 0, "1 rank: none");
 }
 
-/* `ranks` ranks, `per` on each physical host, every host with `cpus` processors that all its ranks may use. */
+/* `ranks` ranks, `per` on each physical host, every host with `cpus` processors that all its ranks may use.
+ */
 struct world {
     struct places at;
     uint32_t host[64], cpus[64];
@@ -126,8 +135,8 @@ static void world_fill(struct world *w, uint32_t ranks, uint32_t per, uint32_t c
 }
 
 /* Walks the plan; checks that pairs of a step are disjoint, within processors, and that all met. */
-static void walk(const char *what, bool tournament, const struct places *at, size_t want_steps, size_t want_widest,
-                 bool want_shared)
+static void walk(const char *what, bool tournament, const struct places *at, size_t want_steps,
+                 size_t want_widest, bool want_shared)
 {
     static char met[64][64];
     struct pair pairs[64];
@@ -239,9 +248,12 @@ static void test_histogram(void)
 /* ---- path ---- */
 static const char dev_text[] =
     "Inter-|   Receive                                                |  Transmit\n"
-    " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls\n"
-    "    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0\n"
-    "  eth0: 9000000    8000    0    0    0     0          0         0  5000000    7000    0    0    0     0\n";
+    " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo "
+    "colls\n"
+    "    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     "
+    "0\n"
+    "  eth0: 9000000    8000    0    0    0     0          0         0  5000000    7000    0    0    0     "
+    "0\n";
 static const char snmp_text[] = "Ip: Forwarding DefaultTTL\nIp: 1 64\n"
                                 "Tcp: RtoAlgorithm InSegs OutSegs RetransSegs\nTcp: 1 300 4711 0\n"
                                 "Udp: InDatagrams NoPorts InErrors OutDatagrams\nUdp: 5 0 0 42\n";
@@ -260,7 +272,8 @@ static void test_path(void)
     char text[PATH_TEXT];
     path_parse_dev(&a, dev_text);
     path_parse_snmp(&a, snmp_text);
-    ok(a.count == 2 && !strcmp(a.links[1].name, "eth0") && a.links[1].bytes == 5000000 && a.links[1].packets == 7000,
+    ok(a.count == 2 && !strcmp(a.links[1].name, "eth0") && a.links[1].bytes == 5000000 &&
+           a.links[1].packets == 7000,
        "/proc/net/dev is read");
     is_int(a.udp, 42, "/proc/net/snmp is read");
     socket_set(&a, 5, "", 100, 5000);
@@ -328,10 +341,18 @@ static void test_report(void)
     struct pingpong_options o = {.size = 1, .iterations = 1000, .warmup = 50};
     char *labels[] = {"node01", "node02", "a-node-with-a-very-long-name-17"};
     uint32_t hosts[] = {0, 0, 0};
-    struct run_info info = {.options = &o, .library = "Test 1",
-                            .settings = "OMPI_MCA_pml=ob1 OMPI_MCA_btl=tcp,self,vader OMPI_MCA_btl_tcp_if_include=eth0",
-                            .ranks = 3, .nodes = 3, .hosts = 1,
-                            .processors = 2, .clock_ns = 25, .pairs = 3, .labels = labels, .host_of = hosts};
+    struct run_info info = {
+        .options = &o,
+        .library = "Test 1",
+        .settings = "OMPI_MCA_pml=ob1 OMPI_MCA_btl=tcp,self,vader OMPI_MCA_btl_tcp_if_include=eth0",
+        .ranks = 3,
+        .nodes = 3,
+        .hosts = 1,
+        .processors = 2,
+        .clock_ns = 25,
+        .pairs = 3,
+        .labels = labels,
+        .host_of = hosts};
     struct error err;
     char *text = NULL, xml[] = "/tmp/muster-pingpong-XXXXXX", *whole = xcalloc(1, 65536);
     size_t len;
@@ -341,21 +362,32 @@ static void test_report(void)
     struct report *r = report_open(&info, f, &err);
     for (uint32_t i = 0; i < 3; i++) {
         double us = 3.5 + i;
-        struct pair_report p = {.from = i / 2, .to = i == 0 ? 1 : 2, .from_end = {us - 1, us, us + 1, us + 2, 12345.6},
-                                .to_end = {us, us, us, us, us}, .mbps = 1 / us, .iterations = 1000, .processor = 1 - i / 10.0};
+        struct pair_report p = {.from = i / 2,
+                                .to = i == 0 ? 1 : 2,
+                                .from_end = {us - 1, us, us + 1, us + 2, 12345.6},
+                                .to_end = {us, us, us, us, us},
+                                .mbps = 1 / us,
+                                .iterations = 1000,
+                                .processor = 1 - i / 10.0};
         snprintf(p.path, sizeof p.path, "TCP over eth0");
         report_pair(r, &p);
     }
     is_int(report_close(r, 1.5, &err), 0, "the report is closed");
     fclose(f);
-    ok(strstr(text, "  node01           node02              2.50    3.50    5.50 12345.6       0.286\n") != NULL ||
-           strstr(text, "  node01           node02              2.50    3.50    5.50   12346       0.286\n") != NULL,
+    ok(strstr(text, "  node01           node02              2.50    3.50    5.50 12345.6       0.286\n") !=
+               NULL ||
+           strstr(text,
+                  "  node01           node02              2.50    3.50    5.50   12346       0.286\n") !=
+               NULL,
        "a row of a pair");
     ok(strstr(text, "a-node..-name-17") != NULL, "long names lose their middle");
-    ok(strstr(text, "minimum (best)  node01 -> node02 ") && strstr(text, "maximum (worst) node02 -> a-node..-name-17 "),
+    ok(strstr(text, "minimum (best)  node01 -> node02 ") &&
+           strstr(text, "maximum (worst) node02 -> a-node..-name-17 "),
        "best and worst by name");
-    ok(strstr(text, "TCP over eth0\n") && strstr(text, "all on one physical host with 2 processors\n"), "path and host");
-    ok(strstr(text, "up to 20 % of a measuring processor") != NULL, "who was not alone on a processor is told");
+    ok(strstr(text, "TCP over eth0\n") && strstr(text, "all on one physical host with 2 processors\n"),
+       "path and host");
+    ok(strstr(text, "up to 20 % of a measuring processor") != NULL,
+       "who was not alone on a processor is told");
     size_t widest = 0;
     for (char *line = text; *line; line += strcspn(line, "\n") + 1)
         widest = strcspn(line, "\n") > widest ? strcspn(line, "\n") : widest;
@@ -365,7 +397,8 @@ static void test_report(void)
     f = fopen(xml, "r");
     whole[fread(whole, 1, 65535, f)] = 0;
     fclose(f);
-    ok(strstr(whole, "<pair from=\"node01\" to=\"node02\" fromRank=\"0\" toRank=\"1\"") && strstr(whole, "</mpipingpong>"),
+    ok(strstr(whole, "<pair from=\"node01\" to=\"node02\" fromRank=\"0\" toRank=\"1\"") &&
+           strstr(whole, "</mpipingpong>"),
        "the XML has the pair and its end");
     unlink(xml);
     free(text);
@@ -380,8 +413,16 @@ static void test_report_damaged(void)
     struct pingpong_options o = {.size = 8, .iterations = 1, .rows = ROWS_NONE};
     char *labels[] = {"n1", "n2"};
     uint32_t hosts[] = {0, 0};
-    struct run_info info = {.options = &o, .library = "Test 1", .settings = "", .ranks = 2, .nodes = 2, .hosts = 1,
-                            .processors = 2, .pairs = 1, .labels = labels, .host_of = hosts};
+    struct run_info info = {.options = &o,
+                            .library = "Test 1",
+                            .settings = "",
+                            .ranks = 2,
+                            .nodes = 2,
+                            .hosts = 1,
+                            .processors = 2,
+                            .pairs = 1,
+                            .labels = labels,
+                            .host_of = hosts};
     struct error err;
     struct report *r = report_open(&info, NULL, &err);
     struct pair_report p = {.from = 0, .to = 1, .damaged = true, .path = "x"};
@@ -393,7 +434,8 @@ static void test_report_damaged(void)
     p.damaged = false;
     if (r)
         report_pair(r, &p);
-    ok(r && report_close(r, 0, &err) < 0 && strstr(err.text, "not written in full"), "a full disk is said so");
+    ok(r && report_close(r, 0, &err) < 0 && strstr(err.text, "not written in full"),
+       "a full disk is said so");
 }
 
 int main(void)
