@@ -197,8 +197,12 @@ void bounce_run(struct bounce *b, int rank, int peer, bool yield, bool one_host,
     MPI_Request ready;
     *out = (struct end_result){.rank = (uint32_t)rank, .peer = (uint32_t)peer, .from_end = first};
     pattern_fill(b, first ? rank : peer, first ? peer : rank);
+    /* One after the other: two ends that dial each other at once is what libraries are worst tested for. */
+    if (!first)
+        sleep_receive(NULL, 0, peer, TAG_READY);
     MPI_Isend(NULL, 0, MPI_BYTE, peer, TAG_READY, MPI_COMM_WORLD, &ready);
-    sleep_receive(NULL, 0, peer, TAG_READY);
+    if (first)
+        sleep_receive(NULL, 0, peer, TAG_READY);
     MPI_Wait(&ready, MPI_STATUS_IGNORE);
     path_read(&before, NULL);
     bool yielded = !yield && library_switch() && library_switch()(false);
