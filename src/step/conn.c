@@ -122,7 +122,8 @@ static void flush(struct conn *c)
         }
         if (c->wire_at == c->wire.len)
             return;
-        ssize_t n = send(c->fd, c->wire.data + c->wire_at, c->wire.len - c->wire_at, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n =
+            send(c->fd, c->wire.data + c->wire_at, c->wire.len - c->wire_at, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && (errno == EAGAIN || errno == ENOTCONN || errno == EINPROGRESS)) {
@@ -252,8 +253,9 @@ void conn_send(struct conn *c, const Mu__StepFrame *frame)
 {
     if (c->dead)
         return;
-    bool data = frame->kind_case == MU__STEP_FRAME__KIND_OUTPUT || frame->kind_case == MU__STEP_FRAME__KIND_INPUT ||
-                frame->kind_case == MU__STEP_FRAME__KIND_DONE || frame->kind_case == MU__STEP_FRAME__KIND_RESULT;
+    bool data =
+        frame->kind_case == MU__STEP_FRAME__KIND_OUTPUT || frame->kind_case == MU__STEP_FRAME__KIND_INPUT ||
+        frame->kind_case == MU__STEP_FRAME__KIND_DONE || frame->kind_case == MU__STEP_FRAME__KIND_RESULT;
     /* DONE and RESULT close what the data queue carries: they stay behind it. */
     struct buf *queue = data ? &c->data : &c->control;
     size_t len = mu__step_frame__get_packed_size(frame);

@@ -18,7 +18,7 @@ enum conn_security { CONN_PLAIN, CONN_TLS_CLIENT, CONN_TLS_SERVER };
 
 struct conn;
 struct conn_ops {
-    void (*frame)(void *arg, Mu__StepFrame *frame); /* freed after the call; may close the conn */
+    void (*frame)(void *arg, Mu__StepFrame *frame);     /* freed after the call; may close the conn */
     void (*closed)(void *arg, const struct error *err); /* called once, not after conn_close() */
 };
 /* Takes over a connected (or connecting) socket. `psk` of 32 bytes for TLS. `preamble` (may be NULL)

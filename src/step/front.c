@@ -18,12 +18,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SINK_LOW (1024 * 1024)      /* below this much waiting, credit goes back at once */
-#define PARTIAL_MAX 8192            /* an unfinished line longer than this is written as it is */
-#define PARTIAL_MS 100              /* and so is one that stays unfinished this long */
-#define INPUT_WINDOW (256 * 1024)   /* input under way to rank 0 */
+#define SINK_LOW (1024 * 1024)    /* below this much waiting, credit goes back at once */
+#define PARTIAL_MAX 8192          /* an unfinished line longer than this is written as it is */
+#define PARTIAL_MS 100            /* and so is one that stays unfinished this long */
+#define INPUT_WINDOW (256 * 1024) /* input under way to rank 0 */
 #define INPUT_CHUNK (64 * 1024)
-#define GIVE_UP_MS 1000             /* after a signal: output nobody reads is dropped then */
+#define GIVE_UP_MS 1000 /* after a signal: output nobody reads is dropped then */
 #define CODE_INTERRUPTED 255
 #define CODE_PIPE (128 + SIGPIPE)
 #define CODE_LOST 253
@@ -180,7 +180,8 @@ static void sink_open(struct front *f, struct sink *k, int fd)
 
 /* ---- output ---- */
 
-static void write_line(struct front *f, struct sink *k, struct partial *p, uint32_t rank, const char *data, size_t len)
+static void write_line(struct front *f, struct sink *k, struct partial *p, uint32_t rank, const char *data,
+                       size_t len)
 {
     if (k->broken || !len)
         return;
@@ -300,7 +301,8 @@ static void start_input(struct front *f)
     }
     f->input_ready = true;
     f->input_direct = !S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode) && !isatty(STDIN_FILENO);
-    f->input_event = event_new(f->config.base, f->input_direct ? -1 : STDIN_FILENO, EV_READ | EV_PERSIST, on_input, f);
+    f->input_event =
+        event_new(f->config.base, f->input_direct ? -1 : STDIN_FILENO, EV_READ | EV_PERSIST, on_input, f);
     if (f->input_direct)
         event_active(f->input_event, EV_READ, 0);
     else

@@ -40,17 +40,18 @@ void gather_free(struct gather *g)
 {
     if (!g)
         return;
-    struct operation *o, *next;
-    HASH_ITER(hh, g->open, o, next)
-    {
-        HASH_DEL(g->open, o);
+    struct operation *o = g->open;
+    HASH_CLEAR(hh, g->open);
+    while (o) {
+        struct operation *next = o->hh.next;
         operation_free(o);
+        o = next;
     }
     free(g);
 }
 
-int gather_add(struct gather *g, const char *key, const uint32_t *ranks, size_t n, const void *data, size_t len,
-               struct error *err)
+int gather_add(struct gather *g, const char *key, const uint32_t *ranks, size_t n, const void *data,
+               size_t len, struct error *err)
 {
     struct operation *o;
     size_t key_len = strlen(key);

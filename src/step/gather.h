@@ -25,7 +25,7 @@ struct gather_ops {
 };
 struct gather *gather_new(const struct gather_ops *ops, void *arg);
 void gather_free(struct gather *g);
-int gather_add(struct gather *g, const char *key, const uint32_t *ranks, size_t n, const void *data, size_t len,
-               struct error *err);
+int gather_add(struct gather *g, const char *key, const uint32_t *ranks, size_t n, const void *data,
+               size_t len, struct error *err);
 
 #endif

@@ -27,12 +27,13 @@ void kvs_free(struct kvs *k)
 {
     if (!k)
         return;
-    struct pair *p, *next;
-    HASH_ITER(hh, k->pairs, p, next)
-    {
-        HASH_DEL(k->pairs, p);
+    struct pair *p = k->pairs;
+    HASH_CLEAR(hh, k->pairs); /* the index; the pairs stay chained */
+    while (p) {
+        struct pair *next = p->hh.next;
         free(p->value);
         free(p);
+        p = next;
     }
     buf_free(&k->puts);
     free(k);

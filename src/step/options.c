@@ -49,7 +49,7 @@ static void set_env(char ***list, size_t *n, const char *name, const char *value
 static void add_host(Mu__StepSection *s, const char *name, uint32_t ranks)
 {
     if ((s->n_hosts & (s->n_hosts - 1)) == 0)
-        s->hosts = xrealloc(s->hosts, (s->n_hosts ? s->n_hosts * 2 : 1) * sizeof *s->hosts);
+        s->hosts = xrealloc(s->hosts, (s->n_hosts ? s->n_hosts * 2 : 1) * sizeof(void *));
     Mu__StepHost *h = xmalloc(sizeof *h);
     mu__step_host__init(h);
     h->name = xstrdup(name);
@@ -62,12 +62,12 @@ static void add_host(Mu__StepSection *s, const char *name, uint32_t ranks)
 static int take_number(struct parser *p, const char *text, const char *what, uint32_t min, uint32_t max,
                        uint32_t *out, struct error *err)
 {
-    char *end;
+    char *end = NULL;
     errno = 0;
     unsigned long v = isdigit((unsigned char)text[0]) ? strtoul(text, &end, 10) : 0;
-    if (!isdigit((unsigned char)text[0]) || *end || errno || v < min || v > max)
-        return error_set(err, ERR_USAGE, "option %s: \"%s\" is not %s from %u to %u", p->shown, text, what, min,
-                         max);
+    if (!end || *end || errno || v < min || v > max)
+        return error_set(err, ERR_USAGE, "option %s: \"%s\" is not %s from %u to %u", p->shown, text, what,
+                         min, max);
     *out = (uint32_t)v;
     return 0;
 }
@@ -75,8 +75,9 @@ static int take_number(struct parser *p, const char *text, const char *what, uin
 static int take_env(struct parser *p, char **v, char ***list, size_t *n, struct error *err)
 {
     if (!v[0][0] || strchr(v[0], '='))
-        return error_set(err, ERR_USAGE, "option %s: \"%s\" is not a variable's name (the value is the next word)",
-                         p->shown, v[0]);
+        return error_set(err, ERR_USAGE,
+                         "option %s: \"%s\" is not a variable's name (the value is the next word)", p->shown,
+                         v[0]);
     set_env(list, n, v[0], v[1]);
     return 0;
 }
@@ -151,21 +152,23 @@ static bool all_digits(const char *s)
 /* -hosts n h1 [m1] h2 [m2] ...: how many words it takes is only known while reading them. */
 static int opt_hosts(struct parser *p, char **v, struct error *err)
 {
-    uint32_t n;
+    uint32_t n = 0;
     if (no_hosts_yet(p, err) || take_number(p, v[0], "a number of hosts", 1, OPTIONS_HOSTS_MAX, &n, err))
         return -1;
     for (uint32_t i = 0; i < n; i++) {
         if (p->at >= p->argc)
-            return error_set(err, ERR_USAGE, "option %s: %u hosts were announced, %u are named", p->shown, n, i);
+            return error_set(err, ERR_USAGE, "option %s: %u hosts were announced, %u are named", p->shown, n,
+                             i);
         const char *name = p->argv[p->at++];
         uint32_t ranks = 1;
         if (all_digits(name))
-            return error_set(err, ERR_USAGE, "option %s: \"%s\" stands where host %u of %u was expected", p->shown,
-                             name, i + 1, n);
+            return error_set(err, ERR_USAGE, "option %s: \"%s\" stands where host %u of %u was expected",
+                             p->shown, name, i + 1, n);
         const char *next = p->at < p->argc ? p->argv[p->at] : "";
         if (isdigit((unsigned char)next[0]) && strchr(next, ','))
-            return error_set(err, ERR_USAGE, "option %s: affinity masks (\"%s\") are not supported in this version",
-                             p->shown, next);
+            return error_set(err, ERR_USAGE,
+                             "option %s: affinity masks (\"%s\") are not supported in this version", p->shown,
+                             next);
         if (all_digits(next)) {
             p->at++;
             if (take_number(p, next, "a number of processes", 1, OPTIONS_RANKS_MAX, &ranks, err))
@@ -215,7 +218,8 @@ static const struct option_row {
     {"env", 2, opt_env, "-env NAME VALUE", "a variable for this section's processes"},
     {"genv", 2, opt_genv, "-genv NAME VALUE", "a variable for all processes"},
     {"wdir dir", 1, opt_wdir, "-wdir FOLDER", "where they run; absent: where mpiexec runs"},
-    {"a affinity", 0, opt_affinity, "-a, -affinity", "bind the processes to cores, spread as far apart as possible"},
+    {"a affinity", 0, opt_affinity, "-a, -affinity",
+     "bind the processes to cores, spread as far apart as possible"},
     {"l lines", 0, opt_lines, "-l, -lines", "put [rank] before each line of output"},
     {"timeout", 1, opt_timeout, "-timeout SECONDS", "end the run after that long"},
     {"verbose", 0, opt_verbose, "-verbose", "say on stderr what is done"},
@@ -292,7 +296,7 @@ static Mu__StepSection *add_section(Mu__StepRequest *r)
     mu__step_section__init(s);
     s->wdir = NULL;
     if ((r->n_sections & (r->n_sections - 1)) == 0)
-        r->sections = xrealloc(r->sections, (r->n_sections ? r->n_sections * 2 : 1) * sizeof *r->sections);
+        r->sections = xrealloc(r->sections, (r->n_sections ? r->n_sections * 2 : 1) * sizeof(void *));
     r->sections[r->n_sections++] = s;
     return s;
 }
@@ -374,16 +378,19 @@ void options_free(struct options *o)
 
 void options_help(struct buf *out)
 {
-    buf_adds(out, "mpiexec - run an MPI program (MPICH, Open MPI and others that speak PMI-1 or PMIx)\n\n"
-                  "usage: mpiexec [options] program [arguments] [ : [options] program [arguments] ... ]\n\n"
-                  "In an allocation (a task of a Muster job) the processes run on its nodes, elsewhere on this\n"
-                  "machine. Options start with -, -- or /, case does not count; those before the program belong to\n"
-                  "its section, -c, -genv, -affinity, -l and -timeout to all sections.\n\n");
+    buf_adds(
+        out,
+        "mpiexec - run an MPI program (MPICH, Open MPI and others that speak PMI-1 or PMIx)\n\n"
+        "usage: mpiexec [options] program [arguments] [ : [options] program [arguments] ... ]\n\n"
+        "In an allocation (a task of a Muster job) the processes run on its nodes, elsewhere on this\n"
+        "machine. Options start with -, -- or /, case does not count; those before the program belong to\n"
+        "its section, -c, -genv, -affinity, -l and -timeout to all sections.\n\n");
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (rows[i].help)
             buf_addf(out, "  %-27s %s\n", rows[i].shown, rows[i].help);
-    buf_adds(out, "\nexit status: 0 when every process returned 0, else the code of the first that did not;\n"
-                  "128+S when one was killed by signal S, the code given to MPI_Abort, 2 for a wrong command\n"
-                  "line, 255 when it could not be started or was interrupted, 254 after -timeout, 253 when a\n"
-                  "process left before MPI_Finalize or a step server was lost.\n");
+    buf_adds(out,
+             "\nexit status: 0 when every process returned 0, else the code of the first that did not;\n"
+             "128+S when one was killed by signal S, the code given to MPI_Abort, 2 for a wrong command\n"
+             "line, 255 when it could not be started or was interrupted, 254 after -timeout, 253 when a\n"
+             "process left before MPI_Finalize or a step server was lost.\n");
 }

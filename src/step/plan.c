@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "step/options.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,8 @@ struct host {
     uint32_t ranks;
 };
 
-static int find_node(const struct plan_node *nodes, size_t n, const char *name, uint32_t *out, struct error *err)
+static int find_node(const struct plan_node *nodes, size_t n, const char *name, uint32_t *out,
+                     struct error *err)
 {
     for (size_t i = 0; i < n; i++) {
         if (!strcmp(nodes[i].name, name)) {
@@ -27,8 +29,8 @@ static int find_node(const struct plan_node *nodes, size_t n, const char *name, 
     if (n == 1)
         return error_set(err, ERR_USAGE, "host \"%s\" is not part of this run; the only one is %s", name,
                          nodes[0].name);
-    return error_set(err, ERR_USAGE, "host \"%s\" is not one of the %zu nodes of this allocation (%s .. %s)", name,
-                     n, nodes[0].name, nodes[n - 1].name);
+    return error_set(err, ERR_USAGE, "host \"%s\" is not one of the %zu nodes of this allocation (%s .. %s)",
+                     name, n, nodes[0].name, nodes[n - 1].name);
 }
 
 static void place(struct plan *plan, uint32_t node, uint32_t ranks)
@@ -42,8 +44,10 @@ static void place(struct plan *plan, uint32_t node, uint32_t ranks)
 }
 
 /* Fills hosts from *at, where *left of the host's count is still free; both move on. */
-static void fill(struct plan *plan, const struct host *hosts, size_t n, uint32_t ranks, size_t *at, uint32_t *left)
+static void fill(struct plan *plan, const struct host *hosts, size_t n, uint32_t ranks, size_t *at,
+                 uint32_t *left)
 {
+    assert(n > 0);
     while (ranks) {
         if (*left == 0) {
             *at = (*at + 1) % n;
@@ -67,6 +71,7 @@ static uint64_t sum(const struct host *hosts, size_t n)
 int plan_make(struct plan *plan, const Mu__StepRequest *request, const struct plan_node *nodes, size_t n,
               struct error *err)
 {
+    assert(n > 0);
     *plan = (struct plan){0};
     plan->section_ranks = xcalloc(request->n_sections, sizeof *plan->section_ranks);
     struct host *all = xcalloc(n, sizeof *all);

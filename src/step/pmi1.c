@@ -154,7 +154,8 @@ static int cmd_finalize(struct pmi1 *p, const char *line, struct error *err)
 static int cmd_abort(struct pmi1 *p, const char *line, struct error *err)
 {
     char code[32], text[512];
-    if (!word(line, "exitcode", false, code, sizeof code) && !word(line, "exit_code", false, code, sizeof code))
+    if (!word(line, "exitcode", false, code, sizeof code) &&
+        !word(line, "exit_code", false, code, sizeof code))
         strcpy(code, "1");
     if (!word(line, "error_msg", true, text, sizeof text))
         text[0] = 0;

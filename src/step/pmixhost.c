@@ -34,6 +34,8 @@ struct proxy {
     struct bufferevent *side[2]; /* 0: the rank, 1: libpmix */
 };
 
+LIST_HEAD(proxy_list, proxy);
+
 struct pmixhost {
     struct event_base *base;
     struct pmixmod_setup setup;
@@ -46,7 +48,7 @@ struct pmixhost {
     struct event *listen_event, *wake_event;
     const struct pmixmod *mod; /* NULL until the first rank connects */
     bool failed;
-    LIST_HEAD(, proxy) proxies;
+    struct proxy_list proxies;
     unsigned proxies_n;
 };
 
@@ -73,7 +75,7 @@ static int socket_uid(const struct sockaddr_in *own, const struct sockaddr_in *o
     union {
         struct nlmsghdr head;
         char bytes[8192];
-    } got;
+    } got = {0};
     int rc = -1;
     struct timeval limit = {.tv_sec = 1};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
@@ -243,8 +245,9 @@ static int listen_local(uint16_t *port, struct error *err)
     return fd;
 }
 
-struct pmixhost *pmixhost_new(struct event_base *base, const struct pmixmod_setup *setup, const char *probe_folder,
-                              const struct pmixhost_ops *ops, void *arg, struct error *err)
+struct pmixhost *pmixhost_new(struct event_base *base, const struct pmixmod_setup *setup,
+                              const char *probe_folder, const struct pmixhost_ops *ops, void *arg,
+                              struct error *err)
 {
     struct pmixhost *h = xcalloc(1, sizeof *h);
     h->base = base;
@@ -281,8 +284,10 @@ void pmixhost_free(struct pmixhost *h)
     event_free(h->listen_event);
     event_free(h->wake_event);
     close(h->listen_fd);
-    while (!LIST_EMPTY(&h->proxies))
-        proxy_free(LIST_FIRST(&h->proxies));
+    for (struct proxy *p = LIST_FIRST(&h->proxies), *next; p; p = next) {
+        next = LIST_NEXT(p, link);
+        proxy_free(p);
+    }
     if (h->mod)
         h->mod->stop();
     close(h->wake_fd);
@@ -290,7 +295,8 @@ void pmixhost_free(struct pmixhost *h)
     free(h);
 }
 
-void pmixhost_answer(struct pmixhost *h, struct pmixmod_event *event, int status, const void *data, size_t len)
+void pmixhost_answer(struct pmixhost *h, struct pmixmod_event *event, int status, const void *data,
+                     size_t len)
 {
     h->mod->answer(event, status, data, len);
 }

@@ -24,10 +24,12 @@ struct pmixhost_ops {
 
 /* Starts listening. `setup`'s strings and arrays must live as long; its server_nspace, wake_fd and
  * topology_xml are filled in here. */
-struct pmixhost *pmixhost_new(struct event_base *base, const struct pmixmod_setup *setup, const char *probe_folder,
-                              const struct pmixhost_ops *ops, void *arg, struct error *err);
+struct pmixhost *pmixhost_new(struct event_base *base, const struct pmixmod_setup *setup,
+                              const char *probe_folder, const struct pmixhost_ops *ops, void *arg,
+                              struct error *err);
 void pmixhost_free(struct pmixhost *h);
-void pmixhost_answer(struct pmixhost *h, struct pmixmod_event *event, int status, const void *data, size_t len);
+void pmixhost_answer(struct pmixhost *h, struct pmixmod_event *event, int status, const void *data,
+                     size_t len);
 void pmixhost_modex(struct pmixhost *h, uint32_t rank, uint64_t id);
 
 /* What a rank needs in its environment: calls set() for each variable. `shared_only`: only those

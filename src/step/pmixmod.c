@@ -26,7 +26,8 @@ static struct {
     bool up;
 } server = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake_fd = -1};
 
-static struct pmixmod_event *event_new(enum pmixmod_kind kind, const pmix_proc_t *proc, void *cbfunc, void *cbdata)
+static struct pmixmod_event *event_new(enum pmixmod_kind kind, const pmix_proc_t *proc, void *cbfunc,
+                                       void *cbdata)
 {
     struct pmixmod_event *e = xcalloc(1, sizeof *e);
     e->kind = kind;
@@ -69,8 +70,8 @@ static bool ours(const pmix_proc_t *proc)
     return !strncmp(proc->nspace, server.nspace, PMIX_MAX_NSLEN);
 }
 
-static pmix_status_t client_connected2(const pmix_proc_t *proc, void *object, pmix_info_t info[], size_t ninfo,
-                                       pmix_op_cbfunc_t cbfunc, void *cbdata)
+static pmix_status_t client_connected2(const pmix_proc_t *proc, void *object, pmix_info_t info[],
+                                       size_t ninfo, pmix_op_cbfunc_t cbfunc, void *cbdata)
 {
     if (!ours(proc))
         return PMIX_ERR_NO_PERMISSIONS;
@@ -78,7 +79,8 @@ static pmix_status_t client_connected2(const pmix_proc_t *proc, void *object, pm
     return PMIX_SUCCESS;
 }
 
-static pmix_status_t client_finalized(const pmix_proc_t *proc, void *object, pmix_op_cbfunc_t cbfunc, void *cbdata)
+static pmix_status_t client_finalized(const pmix_proc_t *proc, void *object, pmix_op_cbfunc_t cbfunc,
+                                      void *cbdata)
 {
     post(event_new(PMIXMOD_FINALIZED, proc, (void *)cbfunc, cbdata));
     return PMIX_SUCCESS;
@@ -100,8 +102,9 @@ static int by_number(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static pmix_status_t fence_nb(const pmix_proc_t procs[], size_t nprocs, const pmix_info_t info[], size_t ninfo,
-                              char *data, size_t ndata, pmix_modex_cbfunc_t cbfunc, void *cbdata)
+static pmix_status_t fence_nb(const pmix_proc_t procs[], size_t nprocs, const pmix_info_t info[],
+                              size_t ninfo, char *data, size_t ndata, pmix_modex_cbfunc_t cbfunc,
+                              void *cbdata)
 {
     bool all = nprocs == 0;
     for (size_t i = 0; i < nprocs; i++) {
@@ -293,7 +296,8 @@ struct layout {
 
 static void layout_make(struct layout *l, const struct pmixmod_setup *s)
 {
-    *l = (struct layout){.s = s, .node_ranks = xcalloc(s->nodes, sizeof *l->node_ranks), .local_leader = UINT32_MAX};
+    *l = (struct layout){
+        .s = s, .node_ranks = xcalloc(s->nodes, sizeof *l->node_ranks), .local_leader = UINT32_MAX};
     struct buf *per_node = xcalloc(s->nodes, sizeof *per_node);
     for (uint32_t r = 0; r < s->size; r++) {
         struct buf *b = &per_node[s->rank_node[r]];

@@ -57,7 +57,7 @@ struct pmixmod_event {
 struct pmixmod {
     int abi;
     int (*start)(const struct pmixmod_setup *setup, struct error *err);
-    uint16_t (*port)(void); /* where libpmix listens, on 127.0.0.1 */
+    uint16_t (*port)(void);              /* where libpmix listens, on 127.0.0.1 */
     struct pmixmod_event *(*next)(void); /* NULL: none is queued */
     /* Completes an event (FENCE and MODEX with data) and frees it. */
     void (*answer)(struct pmixmod_event *event, int status, const void *data, size_t len);

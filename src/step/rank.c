@@ -204,8 +204,9 @@ static void on_exit_event(evutil_socket_t fd, short what, void *arg)
         on_comm(r->comm.fd, EV_READ, r); /* its last words: finalize, abort */
     close_end(&r->exit.fd, &r->exit.event);
     r->exited = true;
-    r->status = info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8
-                                           : (info.si_status & 0x7f) | (info.si_code == CLD_DUMPED ? 0x80 : 0);
+    r->status = info.si_code == CLD_EXITED
+                    ? (info.si_status & 0xff) << 8
+                    : (info.si_status & 0x7f) | (info.si_code == CLD_DUMPED ? 0x80 : 0);
     r->ops->exited(r->arg, r);
 }
 
@@ -273,7 +274,8 @@ int rank_start(struct rank *r, const struct rank_start *s, struct error *err)
         close_all(fd, FDS);
         return -1;
     }
-    const struct spawn_fd fds[] = {{fd[IN_R], 0}, {fd[OUT_W], 1}, {fd[ERR_W], 2}, {fd[COMM_ITS], RANK_PMI_FD}};
+    const struct spawn_fd fds[] = {
+        {fd[IN_R], 0}, {fd[OUT_W], 1}, {fd[ERR_W], 2}, {fd[COMM_ITS], RANK_PMI_FD}};
     struct spawn spawn = s->spawn;
     spawn.fds = fds;
     spawn.fds_n = sizeof fds / sizeof fds[0];

@@ -39,13 +39,13 @@ struct rank {
     bool finalized; /* said goodbye to PMI or PMIx */
     bool exited;
     bool unstarted; /* its fault was told when its start failed */
-    int status; /* as wait(2) gives it */
+    int status;     /* as wait(2) gives it */
     struct pmi1 *pmi;
     struct {
         int fd; /* -1: closed */
         struct event *event;
     } exit, out[2], in, comm; /* pidfd, stdout and stderr, stdin, PMI */
-    struct buf in_data; /* waiting for the process to read it */
+    struct buf in_data;       /* waiting for the process to read it */
     bool in_ended, paused;
     struct buf comm_data; /* waiting for the process to read it */
 };

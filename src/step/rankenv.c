@@ -22,12 +22,34 @@ struct rankenv {
 /* What another launcher may have left in our environment and must not reach a rank: it would make
  * it talk to the wrong server. A trailing * is a prefix. PMIX_MCA_* are the user's own settings. */
 static const char *const dropped[] = {
-    "PMI_FD",         "PMI_RANK",          "PMI_SIZE",           "PMI_PORT",        "PMI_ID",
-    "PMI_SPAWNED",    "PMI_APPNUM",        "PMI_UNIVERSE_SIZE",  "PMI_KVS",         "PMI_DOMAIN",
-    "PMI_SMPD_FD",    "PMI_JOBID",         "PMI2_*",             "PMIX_NAMESPACE",  "PMIX_RANK",
-    "PMIX_SERVER_*",  "PMIX_SECURITY_MODE", "PMIX_GDS_MODULE",   "PMIX_HOSTNAME",   "PMIX_VERSION",
-    "PMIX_DSTORE_*",  "PMIX_BFROP_BUFFER_TYPE", "PMIX_SYSTEM_TMPDIR", "PMIX_ID",    "PMIX_MCA_mca_base_component_show_load_errors",
-    "HYDI_CONTROL_FD", "MUSTER_STEP",      "MUSTER_STEP_ROLE",
+    "PMI_FD",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "PMI_PORT",
+    "PMI_ID",
+    "PMI_SPAWNED",
+    "PMI_APPNUM",
+    "PMI_UNIVERSE_SIZE",
+    "PMI_KVS",
+    "PMI_DOMAIN",
+    "PMI_SMPD_FD",
+    "PMI_JOBID",
+    "PMI2_*",
+    "PMIX_NAMESPACE",
+    "PMIX_RANK",
+    "PMIX_SERVER_*",
+    "PMIX_SECURITY_MODE",
+    "PMIX_GDS_MODULE",
+    "PMIX_HOSTNAME",
+    "PMIX_VERSION",
+    "PMIX_DSTORE_*",
+    "PMIX_BFROP_BUFFER_TYPE",
+    "PMIX_SYSTEM_TMPDIR",
+    "PMIX_ID",
+    "PMIX_MCA_mca_base_component_show_load_errors",
+    "HYDI_CONTROL_FD",
+    "MUSTER_STEP",
+    "MUSTER_STEP_ROLE",
 };
 
 enum when { ALWAYS, IF_PMIX, IF_OWN_NETWORK, IF_CROWDED, IF_SHARED_NAME };
@@ -35,28 +57,30 @@ enum what { TEXT, INTERFACE, TMPDIR };
 
 /* The table. `unless`: names parted by blanks; when the user has set one, the row yields. */
 static const struct {
-    enum when when;
     const char *name;
-    enum what what;
     const char *value;
     const char *unless;
+    enum when when;
+    enum what what;
 } table[] = {
     /* Open MPI 4 takes itself for a singleton, whatever PMIx says, unless it believes that a daemon
      * has started it. The muster-step does what that daemon would; the address is never used. */
-    {IF_PMIX, "OMPI_MCA_orte_local_daemon_uri", TEXT, "0.0;tcp://127.0.0.1:1",
-     "OMPI_MCA_orte_local_daemon_uri JSM_JSRUN_PORT"},
+    {"OMPI_MCA_orte_local_daemon_uri", "0.0;tcp://127.0.0.1:1",
+     "OMPI_MCA_orte_local_daemon_uri JSM_JSRUN_PORT", IF_PMIX, TEXT},
     /* Both ends keep job data in memory: no shared files that a killed server would leave behind. */
-    {IF_PMIX, "PMIX_MCA_gds", TEXT, "hash", "PMIX_MCA_gds"},
+    {"PMIX_MCA_gds", "hash", "PMIX_MCA_gds", IF_PMIX, TEXT},
     /* A cluster network of its own: Open MPI leaves "lo" out by itself and would take any other. */
-    {IF_OWN_NETWORK, "OMPI_MCA_btl_tcp_if_include", INTERFACE, NULL,
-     "OMPI_MCA_btl_tcp_if_include OMPI_MCA_btl_tcp_if_exclude"},
-    {IF_OWN_NETWORK, "OMPI_MCA_btl", TEXT, "tcp,self,vader", "OMPI_MCA_btl OMPI_MCA_pml"},
-    {IF_OWN_NETWORK, "OMPI_MCA_pml", TEXT, "ob1", "OMPI_MCA_pml"},
+    {"OMPI_MCA_btl_tcp_if_include", NULL, "OMPI_MCA_btl_tcp_if_include OMPI_MCA_btl_tcp_if_exclude",
+     IF_OWN_NETWORK, INTERFACE},
+    {"OMPI_MCA_btl", "tcp,self,vader", "OMPI_MCA_btl OMPI_MCA_pml", IF_OWN_NETWORK, TEXT},
+    {"OMPI_MCA_pml", "ob1", "OMPI_MCA_pml", IF_OWN_NETWORK, TEXT},
     /* Waiting ranks leave the processor to the others. */
-    {IF_CROWDED, "OMPI_MCA_mpi_yield_when_idle", TEXT, "1", "OMPI_MCA_mpi_yield_when_idle"},
+    {"OMPI_MCA_mpi_yield_when_idle", "1", "OMPI_MCA_mpi_yield_when_idle", IF_CROWDED, TEXT},
     /* Open MPI names its shared memory after the host: nodes with one host name would collide. */
-    {IF_SHARED_NAME, "OMPI_MCA_btl_vader_backing_directory", TMPDIR, NULL,
-     "OMPI_MCA_btl_vader_backing_directory"},
+    {"OMPI_MCA_btl_vader_backing_directory", NULL, "OMPI_MCA_btl_vader_backing_directory", IF_SHARED_NAME,
+     TMPDIR},
+    /* Fortran programs write through a pipe here; by themselves they would hold their lines back. */
+    {"GFORTRAN_UNBUFFERED_PRECONNECTED", "y", "GFORTRAN_UNBUFFERED_PRECONNECTED", ALWAYS, TEXT},
 };
 
 static bool is_dropped(const char *pair)
@@ -155,11 +179,12 @@ void rankenv_free(struct rankenv *e)
 {
     if (!e)
         return;
-    struct var *v, *next;
-    HASH_ITER(hh, e->index, v, next)
-    {
-        HASH_DEL(e->index, v);
+    struct var *v = e->index;
+    HASH_CLEAR(hh, e->index);
+    while (v) {
+        struct var *next = v->hh.next;
         free(v);
+        v = next;
     }
     for (size_t i = 0; i < e->n; i++)
         free(e->vec[i]);

@@ -19,10 +19,10 @@ struct spawn_fd {
 };
 
 struct spawn {
-    const char *path;    /* what to execute */
+    const char *path; /* what to execute */
     char *const *argv;
     char *const *envp;
-    const char *wdir;    /* NULL: the parent's */
+    const char *wdir; /* NULL: the parent's */
     const struct spawn_fd *fds;
     int fds_n;
     const cpu_set_t *cpus; /* NULL: the parent's */

@@ -14,9 +14,9 @@
 #include "base/mem.h"
 #include "step/affinity.h"
 #include "step/gather.h"
+#include "step/launch.h"
 #include "step/links.h"
 #include "step/pmixhost.h"
-#include "step/plan.h"
 #include "step/rank.h"
 #include "step/rankenv.h"
 #include "step/sweep.h"
@@ -29,18 +29,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define GRACE_EXIT_MS 500   /* after a non-zero exit, before the others are told to end */
-#define GRACE_TERM_MS 250   /* between SIGTERM and SIGKILL */
-#define GRACE_BRANCH_MS 800 /* after that a branch that has not confirmed the end is given up */
-#define GRACE_SILENT_MS 500 /* between the loss of a rank's PMI connection and calling it broken */
-#define WINDOW_TOTAL (8u * 1024 * 1024) /* output under way, over all nodes */
-#define WINDOW_MIN (32u * 1024)
+#define GRACE_EXIT_MS 500    /* after a non-zero exit, before the others are told to end */
+#define GRACE_TERM_MS 250    /* between SIGTERM and SIGKILL */
+#define GRACE_BRANCH_MS 800  /* after that a branch that has not confirmed the end is given up */
+#define GRACE_SILENT_MS 500  /* between the loss of a rank's PMI connection and calling it broken */
 #define CODE_STARTED_NOT 255 /* -1 of MS-MPI: could not be started, interrupted */
 #define CODE_TIMEOUT 254     /* -2 */
 #define CODE_LOST 253        /* -3: left before finalize, step server lost */
@@ -50,7 +47,6 @@ struct step {
     struct step_config config;
     Mu__StepLaunch *launch; /* owned: unpacked memory of a branch, or built by the root */
     uint32_t me;            /* index in launch->nodes */
-    bool root;
     uint32_t size;
     uint32_t *rank_node; /* [size] */
     uint32_t *rank_section;
@@ -70,41 +66,38 @@ struct step {
         struct modex_waiting *next;
         uint64_t id;
         struct pmixmod_event *event;
-    } *modexes; /* our questions */
+    } * modexes; /* our questions */
     struct modex_asked {
         struct modex_asked *next;
         uint64_t local_id, id;
         uint32_t from;
-    } *asked; /* questions of other nodes: libpmix knows them by local_id */
+    } * asked; /* questions of other nodes: libpmix knows them by local_id */
     struct fence {
         struct fence *next;
         struct pmixmod_event *event;
         char *key;
-    } *fences; /* of libpmix, until the bytes come back */
+    } * fences;            /* of libpmix, until the bytes come back */
     char tmpdir[PATH_MAX]; /* made when something needs it */
-    bool tmpdir_made;
-    int fail_fd; /* where ranks say why they do not start */
     struct event *fail_event;
-
+    int fail_fd;    /* where ranks say why they do not start */
     int64_t credit; /* bytes of output that may be sent up */
-    bool reading_paused;
 
     struct links *links;
-    uint32_t *done; /* per node, root and inner nodes: 1 when it is done */
+    uint32_t *done;      /* per node, root and inner nodes: 1 when it is done */
     uint32_t done_below; /* branches (whole subtrees' nodes) that are done */
     uint32_t below;      /* how many nodes are below */
 
-    bool ending, swept, local_done, finished;
     struct event *kill_event, *grace_event, *timeout_event, *branch_event;
+    bool root, tmpdir_made, reading_paused;
+    bool ending, swept, local_done, finished;
 
     /* root */
-    bool faulted;
-    Mu__StepFault *fault; /* the first */
-    bool fault_quiet;     /* end without a word */
-    bool others_ended;    /* somebody had to be ended because of it */
-    uint32_t family_rank[3], family_node[3];
+    bool faulted, fault_quiet; /* quiet: end without a word */
+    bool others_ended;         /* somebody had to be ended because of the fault */
     bool family_seen[3];
+    uint32_t family_rank[3], family_node[3];
     uint32_t ranks_ended;
+    Mu__StepFault *fault; /* the first */
 };
 
 static void check_over(struct step *s);
@@ -386,7 +379,8 @@ static void rank_family(void *arg, struct rank *r, enum family family)
     up(s, FRAME(FAMILY, family, &f));
 }
 
-static void contribute(struct step *s, const char *key, const uint32_t *ranks, size_t n, const void *data, size_t len)
+static void contribute(struct step *s, const char *key, const uint32_t *ranks, size_t n, const void *data,
+                       size_t len)
 {
     struct error err;
     if (gather_add(s->gather, key, ranks, n, data, len, &err))
@@ -407,8 +401,8 @@ static void rank_barrier(void *arg, struct rank *r)
 
 static void rank_abort(void *arg, struct rank *r, int code, const char *text)
 {
-    fault(arg, r->number, code & 0xff ? code & 0xff : 1, 0, "called MPI_Abort with code %d%s%s", code, text[0] ? ": " : "",
-          text);
+    fault(arg, r->number, code & 0xff ? code & 0xff : 1, 0, "called MPI_Abort with code %d%s%s", code,
+          text[0] ? ": " : "", text);
 }
 
 static void rank_broken(void *arg, struct rank *r, const struct error *err)
@@ -544,7 +538,8 @@ static void release(struct step *s, Mu__StepRelease *r)
         release_pmix(s, r);
 }
 
-static void gather_complete(void *arg, const char *key, const uint32_t *ranks, size_t n, const struct buf *data)
+static void gather_complete(void *arg, const char *key, const uint32_t *ranks, size_t n,
+                            const struct buf *data)
 {
     struct step *s = arg;
     ProtobufCBinaryData bytes = {data->len, (uint8_t *)data->data};
@@ -572,7 +567,8 @@ static void name_tmpdir(struct step *s)
 {
     const Mu__StepContext *c = s->config.context;
     const char *parent = c && c->run_dir && c->run_dir[0] ? c->run_dir : "/tmp";
-    snprintf(s->tmpdir, sizeof s->tmpdir, "%s/mpi-%s-%u", parent, s->launch->nspace + strlen("muster-"), s->me);
+    snprintf(s->tmpdir, sizeof s->tmpdir, "%s/mpi-%s-%u", parent, s->launch->nspace + strlen("muster-"),
+             s->me);
 }
 
 static int make_tmpdir(struct step *s, struct error *err)
@@ -726,7 +722,8 @@ static int pmix_starting(void *arg, struct error *err)
     return make_tmpdir(arg, err);
 }
 
-static const struct pmixhost_ops pmixhost_ops = {.starting = pmix_starting, .event = pmix_event, .failed = pmix_failed, .refused = pmix_refused};
+static const struct pmixhost_ops pmixhost_ops = {
+    .starting = pmix_starting, .event = pmix_event, .failed = pmix_failed, .refused = pmix_refused};
 
 /* Nodes without ranks (a root that only directs) are not in PMIx's map. */
 static void open_pmix(struct step *s)
@@ -844,10 +841,7 @@ static int start_rank(struct step *s, struct rank *r, struct rankenv *env, const
         .base = s->config.base,
         .wants_input = r->number == 0,
         .fail_fd = s->fail_fd,
-        .spawn = {.path = path,
-                  .argv = k->argv,
-                  .envp = rankenv_vector(env),
-                  .wdir = k->wdir},
+        .spawn = {.path = path, .argv = k->argv, .envp = rankenv_vector(env), .wdir = k->wdir},
         .pmi = {.rank = r->number,
                 .size = s->size,
                 .universe = s->size,
@@ -1038,98 +1032,6 @@ static void launch(struct step *s)
 
 /* ---- root: the plan ---- */
 
-/* A deep copy through the packed form. NULL is impossible for what we packed ourselves. */
-static Mu__StepRequest *copy_request(const Mu__StepRequest *q)
-{
-    size_t len = mu__step_request__get_packed_size(q);
-    uint8_t *bytes = xmalloc(len);
-    mu__step_request__pack(q, bytes);
-    Mu__StepRequest *copy = mu__step_request__unpack(NULL, len, bytes);
-    free(bytes);
-    assert(copy);
-    return copy;
-}
-
-static Mu__PeerNode *this_machine(void)
-{
-    char host[256] = "localhost";
-    gethostname(host, sizeof host - 1);
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) ? (int)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
-    Mu__PeerNode *p = xmalloc(sizeof *p);
-    mu__peer_node__init(p);
-    p->name = xstrdup(host);
-    p->n_cores = (size_t)(n > 0 ? n : 1);
-    p->cores = xcalloc(p->n_cores, sizeof *p->cores);
-    return p;
-}
-
-static Mu__PeerNode *copy_peer(const Mu__PeerNode *q)
-{
-    size_t len = mu__peer_node__get_packed_size(q);
-    uint8_t *bytes = xmalloc(len + 1);
-    mu__peer_node__pack(q, bytes);
-    Mu__PeerNode *copy = mu__peer_node__unpack(NULL, len, bytes);
-    free(bytes);
-    assert(copy);
-    return copy;
-}
-
-/* Nodes of one machine whose system calls it by another name than the cluster: shared files of an
- * MPI library that are named after the host would collide. */
-static bool names_collide(const Mu__StepContext *c)
-{
-    char host[256] = "";
-    gethostname(host, sizeof host - 1);
-    const Mu__PeerNode *me = c->nodes[c->my_index];
-    if (!strcmp(host, me->name))
-        return false;
-    for (size_t i = 0; i < c->n_nodes; i++)
-        if (i != c->my_index && !strcmp(c->nodes[i]->physical_host, me->physical_host))
-            return true;
-    return false;
-}
-
-static void add_node(Mu__StepLaunch *l, Mu__PeerNode *peer)
-{
-    Mu__StepNode *n = xmalloc(sizeof *n);
-    mu__step_node__init(n);
-    n->peer = peer;
-    l->nodes[l->n_nodes++] = n;
-}
-
-static void build_nodes(Mu__StepLaunch *l, const struct plan *plan, Mu__PeerNode *const *peers, size_t peers_n,
-                        uint32_t my_index)
-{
-    uint32_t *index = xcalloc(peers_n, sizeof *index); /* in l->nodes, plus 1 */
-    l->nodes = xcalloc(peers_n, sizeof *l->nodes);
-    add_node(l, copy_peer(peers[my_index]));
-    index[my_index] = 1;
-    l->blocks = xcalloc(plan->blocks_n, sizeof *l->blocks);
-    for (size_t b = 0; b < plan->blocks_n; b++) {
-        uint32_t node = plan->blocks[b].node;
-        if (!index[node]) {
-            add_node(l, copy_peer(peers[node]));
-            index[node] = (uint32_t)l->n_nodes;
-        }
-        Mu__StepBlock *block = xmalloc(sizeof *block);
-        mu__step_block__init(block);
-        block->node = index[node] - 1;
-        block->ranks = plan->blocks[b].ranks;
-        l->nodes[block->node]->ranks += block->ranks;
-        l->blocks[l->n_blocks++] = block;
-    }
-    free(index);
-}
-
-static char *random_name(void)
-{
-    uint64_t bits[2];
-    if (getrandom(bits, sizeof bits, 0) != sizeof bits)
-        abort();
-    return xasprintf("muster-%016llx%016llx", (unsigned long long)bits[0], (unsigned long long)bits[1]);
-}
-
 static void refuse(struct step *s, int code, const char *text)
 {
     Mu__StepResult r = MU__STEP_RESULT__INIT;
@@ -1153,37 +1055,13 @@ static void take_request(struct step *s, const Mu__StepRequest *q)
     /* Inside an allocation a PMIx server of root's would hand root's ear to a user's bytes. Outside,
      * root's own mpiexec serves root's own ranks: nothing is crossed that was not open before. */
     if (c && geteuid() == 0) {
-        refuse(s, CODE_STARTED_NOT, "the step server does not run as root inside an allocation; run the job as a user");
+        refuse(s, CODE_STARTED_NOT,
+               "the step server does not run as root inside an allocation; run the job as a user");
         return;
     }
-    Mu__PeerNode *alone = c ? NULL : this_machine();
-    Mu__PeerNode **peers = c ? c->nodes : &alone;
-    size_t peers_n = c ? c->n_nodes : 1;
-    struct plan_node *there = xcalloc(peers_n, sizeof *there);
-    for (size_t i = 0; i < peers_n; i++)
-        there[i] = (struct plan_node){peers[i]->name, (uint32_t)peers[i]->n_cores};
-    struct plan plan;
     struct error err;
-    int rc = plan_make(&plan, q, there, peers_n, &err);
-    free(there);
-    if (rc == 0) {
-        Mu__StepLaunch *l = xmalloc(sizeof *l);
-        mu__step_launch__init(l);
-        l->nspace = random_name();
-        l->request = copy_request(q);
-        for (size_t i = 0; i < l->request->n_sections; i++)
-            l->request->sections[i]->ranks = plan.section_ranks[i];
-        build_nodes(l, &plan, peers, peers_n, c ? c->my_index : 0);
-        l->window = WINDOW_TOTAL / (uint32_t)l->n_nodes;
-        if (l->window < WINDOW_MIN)
-            l->window = WINDOW_MIN;
-        l->same_kernel_names = c && names_collide(c);
-        plan_free(&plan);
-        s->launch = l;
-    }
-    if (alone)
-        mu__peer_node__free_unpacked(alone, NULL);
-    if (rc) {
+    s->launch = launch_plan(q, c, &err);
+    if (!s->launch) {
         refuse(s, err.code == ERR_USAGE ? 2 : CODE_STARTED_NOT, err.text);
         return;
     }
@@ -1194,42 +1072,10 @@ static void take_request(struct step *s, const Mu__StepRequest *q)
 
 /* ---- branch: the order ---- */
 
-static bool launch_makes_sense(const Mu__StepLaunch *l)
-{
-    uint64_t ranks = 0, in_sections = 0, on_nodes = 0;
-    if (!l->request || !l->n_nodes || l->index >= l->n_nodes || !l->nspace || strlen(l->nspace) > 100)
-        return false;
-    for (size_t i = 0; i < l->n_nodes; i++) {
-        if (!l->nodes[i]->peer)
-            return false;
-        on_nodes += l->nodes[i]->ranks;
-    }
-    uint64_t *count = xcalloc(l->n_nodes, sizeof *count);
-    bool good = true;
-    for (size_t i = 0; i < l->n_blocks && good; i++) {
-        good = l->blocks[i]->node < l->n_nodes;
-        if (good)
-            count[l->blocks[i]->node] += l->blocks[i]->ranks;
-        ranks += l->blocks[i]->ranks;
-    }
-    for (size_t i = 0; i < l->n_nodes && good; i++)
-        good = count[i] == l->nodes[i]->ranks;
-    free(count);
-    for (size_t i = 0; i < l->request->n_sections; i++) {
-        good = good && l->request->sections[i]->n_argv > 0;
-        in_sections += l->request->sections[i]->ranks;
-    }
-    return good && ranks == on_nodes && ranks == in_sections && ranks <= 1000000 && l->nodes[l->index]->ranks;
-}
-
 static void take_launch(struct step *s, const Mu__StepLaunch *order)
 {
-    size_t len = mu__step_launch__get_packed_size(order);
-    uint8_t *bytes = xmalloc(len + 1);
-    mu__step_launch__pack(order, bytes);
-    s->launch = mu__step_launch__unpack(NULL, len, bytes);
-    free(bytes);
-    if (!s->launch || !launch_makes_sense(s->launch)) {
+    s->launch = launch_take(order);
+    if (!s->launch) {
         Mu__StepFault f = MU__STEP_FAULT__INIT;
         f.rank = -1;
         f.text = (char *)"a branch of the step got an order that makes no sense";
@@ -1241,8 +1087,8 @@ static void take_launch(struct step *s, const Mu__StepLaunch *order)
     }
     s->me = s->launch->index;
     if (geteuid() == 0)
-        fault(s, -1, CODE_STARTED_NOT, 0, "node %s: the step server does not run as root inside an allocation",
-              node_name(s, s->me));
+        fault(s, -1, CODE_STARTED_NOT, 0,
+              "node %s: the step server does not run as root inside an allocation", node_name(s, s->me));
     else
         launch(s);
 }

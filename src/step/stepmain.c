@@ -114,10 +114,11 @@ static int serve(bool root)
         return 1;
     }
     s.base = event_base_new();
-    struct step_config config = {.base = s.base, .context = context, .up = step_up, .over = step_over, .arg = &s};
+    struct step_config config = {
+        .base = s.base, .context = context, .up = step_up, .over = step_over, .arg = &s};
     s.step = step_new(&config);
-    s.up = conn_new(s.base, FD_CONNECTION, root ? CONN_PLAIN : CONN_TLS_SERVER, context->psk.data, context->psk.len,
-                    NULL, 0, &up_ops, &s, &err);
+    s.up = conn_new(s.base, FD_CONNECTION, root ? CONN_PLAIN : CONN_TLS_SERVER, context->psk.data,
+                    context->psk.len, NULL, 0, &up_ops, &s, &err);
     if (!s.up) {
         log_error("%s", err.text);
         return 1;
@@ -144,9 +145,10 @@ static int probe(const char *folder)
     return 0;
 }
 
-static const char usage[] = "muster-step - serves one MPI step on one node; started by muster-keeper\n\n"
-                            "usage: muster-step --probe --out FOLDER   record this boot's topology and PMIx settings\n"
-                            "       muster-step --help | --version\n";
+static const char usage[] =
+    "muster-step - serves one MPI step on one node; started by muster-keeper\n\n"
+    "usage: muster-step --probe --out FOLDER   record this boot's topology and PMIx settings\n"
+    "       muster-step --help | --version\n";
 
 int main(int argc, char **argv)
 {

@@ -163,7 +163,8 @@ void template_fill(const char *line, size_t len, const struct template_values *v
     for (size_t i = 0; i < len;) {
         size_t w = 0, n = sizeof words / sizeof words[0];
         if (line[i] == '@')
-            while (w < n && (len - i < strlen(words[w].word) || strncmp(line + i, words[w].word, strlen(words[w].word))))
+            while (w < n && (len - i < strlen(words[w].word) ||
+                             strncmp(line + i, words[w].word, strlen(words[w].word))))
                 w++;
         if (line[i] != '@' || w == n) {
             buf_addc(out, line[i++]);

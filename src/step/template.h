@@ -10,9 +10,10 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-struct template {
-    struct buf env;      /* lines "NAME=VALUE" with @...@ words */
-    char *topology_xml;  /* path of hwloc's file, "" for none */
+struct template
+{
+    struct buf env;     /* lines "NAME=VALUE" with @...@ words */
+    char *topology_xml; /* path of hwloc's file, "" for none */
 };
 
 /* `folder`: where `muster-step --probe` has written; NULL: the user's cache. */

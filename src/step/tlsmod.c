@@ -42,7 +42,8 @@ static SSL_SESSION *session_of_key(SSL *ssl)
     return s;
 }
 
-static int use_session(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *id_len, SSL_SESSION **session)
+static int use_session(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *id_len,
+                       SSL_SESSION **session)
 {
     *session = session_of_key(ssl);
     *id = (const unsigned char *)identity;
@@ -80,7 +81,8 @@ static void *tls_begin(bool server, const uint8_t *psk, size_t psk_len, struct e
     t->psk_len = psk_len;
     t->ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
     bool good = t->ctx && SSL_CTX_set_min_proto_version(t->ctx, TLS1_3_VERSION) &&
-                SSL_CTX_set_ciphersuites(t->ctx, "TLS_AES_128_GCM_SHA256") && SSL_CTX_set_num_tickets(t->ctx, 0);
+                SSL_CTX_set_ciphersuites(t->ctx, "TLS_AES_128_GCM_SHA256") &&
+                SSL_CTX_set_num_tickets(t->ctx, 0);
     if (good) {
         SSL_CTX_set_psk_use_session_callback(t->ctx, use_session);
         SSL_CTX_set_psk_find_session_callback(t->ctx, find_session);
@@ -119,7 +121,8 @@ static bool only_waits(struct tls *t, int rc)
     return e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE;
 }
 
-static int tls_input(void *arg, const void *data, size_t len, struct buf *plain, struct buf *out, struct error *err)
+static int tls_input(void *arg, const void *data, size_t len, struct buf *plain, struct buf *out,
+                     struct error *err)
 {
     struct tls *t = arg;
     if (len && BIO_write(SSL_get_rbio(t->ssl), data, (int)len) != (int)len)

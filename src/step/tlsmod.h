@@ -15,7 +15,8 @@ struct tlsmod {
     void (*end)(void *tls);
     /* Encrypted bytes from the peer; plain bytes are appended to `plain`, what must go to the peer
      * to `out`. -1: the peer has another key, or the stream is broken. */
-    int (*input)(void *tls, const void *data, size_t len, struct buf *plain, struct buf *out, struct error *err);
+    int (*input)(void *tls, const void *data, size_t len, struct buf *plain, struct buf *out,
+                 struct error *err);
     bool (*ready)(const void *tls); /* the handshake is done: output() may be used */
     int (*output)(void *tls, const void *data, size_t len, struct buf *out, struct error *err);
 };

@@ -50,7 +50,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct end whole, pieces;
     int rc = run(&whole, data, size, size ? size : 1), rc2 = run(&pieces, data, size, 7);
     CHECK(rc == rc2);
-    CHECK(whole.got.len == pieces.got.len && (!whole.got.len || !memcmp(whole.got.data, pieces.got.data, whole.got.len)));
+    CHECK(whole.got.len == pieces.got.len &&
+          (!whole.got.len || !memcmp(whole.got.data, pieces.got.data, whole.got.len)));
     buf_free(&whole.got);
     buf_free(&pieces.got);
     struct kvs *kvs = kvs_new();

@@ -114,8 +114,8 @@ static void accept_branch(int listener)
     uint8_t preamble[32];
     if (fd < 0)
         return;
-    if (recv(fd, preamble, sizeof preamble, MSG_WAITALL) != sizeof preamble || memcmp(preamble, "MUSTEP1\n", 8) ||
-        preamble[8] == 0 || preamble[8] > context.n_nodes) {
+    if (recv(fd, preamble, sizeof preamble, MSG_WAITALL) != sizeof preamble ||
+        memcmp(preamble, "MUSTEP1\n", 8) || preamble[8] == 0 || preamble[8] > context.n_nodes) {
         close(fd);
         return;
     }
@@ -128,7 +128,8 @@ static int listen_tcp(uint16_t *port)
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t len = sizeof a;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 128) || getsockname(fd, (struct sockaddr *)&a, &len))
+    if (bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 128) ||
+        getsockname(fd, (struct sockaddr *)&a, &len))
         die("listen");
     *port = ntohs(a.sin_port);
     return fd;

@@ -33,7 +33,8 @@ static void good_lines(void)
     is_int(o.request.sections[0]->n_argv, 3, "options after the program are its own");
     is_str(o.request.sections[0]->wdir, "/here", "runs where mpiexec runs");
     options_free(&o);
-    is_int(parse(&o, "-n * -wdir sub -env A 1 -genv B 2 -env A 3 /bin/true : -np 2 -wdir /abs b", &err), 0, "sections");
+    is_int(parse(&o, "-n * -wdir sub -env A 1 -genv B 2 -env A 3 /bin/true : -np 2 -wdir /abs b", &err), 0,
+           "sections");
     is_int(o.request.n_sections, 2, "two");
     is_int(o.request.sections[0]->ranks, 0, "* is one per core");
     is_str(o.request.sections[0]->argv[0], "/bin/true", "a path is no option");
@@ -120,14 +121,17 @@ static void plans(void)
     is_str(placed("-n 3 app", four, 4), "3: a*2 b*1", "block-wise");
     is_str(placed("-c 1 app", four, 4), "4: a*1 b*1 c*1 d*1", "-c replaces the cores");
     is_str(placed("-c 3 -n 5 app", four, 4), "5: a*3 b*2", "and with -n sets the block");
-    is_str(placed("-n 10 app", four, 4), "10: a*2 b*2 c*2 d*1 a*2 b*1", "more than the sum: from the first again");
+    is_str(placed("-n 10 app", four, 4), "10: a*2 b*2 c*2 d*1 a*2 b*1",
+           "more than the sum: from the first again");
     is_str(placed("-n 5 app", one, 1), "5: here*5", "one machine takes them all");
     is_str(placed("-n 1 x : -n 3 y", four, 4), "4: a*2 b*2", "sections go on where the last stopped");
     is_str(placed("-hosts 2 d 3 a 1 app", four, 4), "4: d*3 a*1", "-hosts: in its order");
     is_str(placed("-host c -n 2 app", four, 4), "2: c*2", "-host");
     is_str(placed("-host localhost app", one, 1), "1: here*1", "localhost is this machine");
-    is_str(placed("-host e app", four, 4), "host \"e\" is not one of the 4 nodes of this allocation (a .. d)", "a stranger");
-    is_str(placed("-host e app", one, 1), "host \"e\" is not part of this run; the only one is here", "alone");
+    is_str(placed("-host e app", four, 4), "host \"e\" is not one of the 4 nodes of this allocation (a .. d)",
+           "a stranger");
+    is_str(placed("-host e app", one, 1), "host \"e\" is not part of this run; the only one is here",
+           "alone");
     is_str(placed("-n 999999 x : -n 2 y", one, 1), "more than 1000000 processes", "too many");
 }
 
@@ -147,14 +151,16 @@ static void environments(void)
                                   .interface = "eth0",
                                   .tmpdir = "/t",
                                   .hostname = "h"};
-    char *base[] = {"A=1", "PMI_RANK=9", "PMIX_SERVER_URI2=x", "PMIX_MCA_mine=1", "OMPI_MCA_btl=self,sm", "bad"};
+    char *base[] = {"A=1", "PMI_RANK=9", "PMIX_SERVER_URI2=x", "PMIX_MCA_mine=1", "OMPI_MCA_btl=self,sm",
+                    "bad"};
     char *section[] = {"A=2", "C=3"};
     struct rankenv *e = rankenv_new(base, 6, section, 2, &alone);
     is_str(value(e, "A"), "2", "the section's value wins");
     is_str(value(e, "PMI_RANK"), "(unset)", "another launcher's rank does not pass");
     is_str(value(e, "PMIX_SERVER_URI2"), "(unset)", "nor its server");
     is_str(value(e, "PMIX_MCA_mine"), "1", "the user's settings of PMIx do");
-    is_str(value(e, "OMPI_MCA_orte_local_daemon_uri"), "0.0;tcp://127.0.0.1:1", "Open MPI is told that it has a daemon");
+    is_str(value(e, "OMPI_MCA_orte_local_daemon_uri"), "0.0;tcp://127.0.0.1:1",
+           "Open MPI is told that it has a daemon");
     is_str(value(e, "OMPI_MCA_btl_tcp_if_include"), "(unset)", "no interface is chosen where none is given");
     rankenv_set(e, "PMI_RANK", "3");
     rankenv_set(e, "PMI_RANK", "4");
@@ -181,11 +187,14 @@ static void environments(void)
 
 static void templates(void)
 {
-    struct template_values v = {.nspace = "job", .server = "srv", .host = "h", .tmpdir = "/t", .rank = 3, .port = 99};
-    static const char line[] = "X=@SERVER@.0;tcp4://127.0.0.1:@PORT@ @NSPACE@ @RANK@ @HOST@ @TMPDIR@ @ @@ @NO@";
+    struct template_values v = {
+        .nspace = "job", .server = "srv", .host = "h", .tmpdir = "/t", .rank = 3, .port = 99};
+    static const char line[] =
+        "X=@SERVER@.0;tcp4://127.0.0.1:@PORT@ @NSPACE@ @RANK@ @HOST@ @TMPDIR@ @ @@ @NO@";
     struct buf out = BUF_INIT;
     template_fill(line, sizeof line - 1, &v, &out);
-    is_str(buf_str(&out), "X=srv.0;tcp4://127.0.0.1:99 job 3 h /t @ @@ @NO@", "words of the template are replaced");
+    is_str(buf_str(&out), "X=srv.0;tcp4://127.0.0.1:99 job 3 h /t @ @@ @NO@",
+           "words of the template are replaced");
     buf_free(&out);
 }
 

@@ -74,13 +74,15 @@ static void mpich_with_two_ranks(void)
     is_str(ask(&a, "cmd=init pmi_version=1 pmi_subversion=1\n"),
            "cmd=response_to_init pmi_version=1 pmi_subversion=1 rc=0", "init is answered");
     is_int(a.inits, 1, "and told");
-    is_str(ask(&a, "cmd=get_maxes\n"), "cmd=maxes rc=0 kvsname_max=256 keylen_max=64 vallen_max=1024", "maxes");
+    is_str(ask(&a, "cmd=get_maxes\n"), "cmd=maxes rc=0 kvsname_max=256 keylen_max=64 vallen_max=1024",
+           "maxes");
     is_str(ask(&a, "cmd=get_appnum\n"), "cmd=appnum rc=0 appnum=0", "appnum");
     is_str(ask(&a, "cmd=get_my_kvsname\n"), "cmd=my_kvsname rc=0 kvsname=job", "name of the space");
     is_str(ask(&a, "cmd=get_universe_size\n"), "cmd=universe_size rc=0 size=2", "universe size");
     is_str(ask(&a, "cmd=get kvsname=job key=PMI_process_mapping\n"),
            "cmd=get_result rc=0 msg=success value=(vector,(0,1,2))", "the mapping is there");
-    is_str(ask(&a, "cmd=put kvsname=job key=card-0 value=00ff with blanks\n"), "cmd=put_result rc=0 msg=success", "put");
+    is_str(ask(&a, "cmd=put kvsname=job key=card-0 value=00ff with blanks\n"),
+           "cmd=put_result rc=0 msg=success", "put");
     ask(&b, "cmd=init pmi_version=1 pmi_subversion=1\n");
     ask(&b, "cmd=barrier_in\n");
     ask(&a, "cmd=barrier_in\n");
@@ -88,15 +90,17 @@ static void mpich_with_two_ranks(void)
     is_str(buf_str(&a.got), "", "and get no answer before it is over");
     pmi1_barrier_out(a.pmi);
     is_str(buf_str(&a.got), "cmd=barrier_out rc=0\n", "then they do");
-    is_str(ask(&b, "cmd=get kvsname=job key=card-0\n"), "cmd=get_result rc=0 msg=success value=00ff with blanks",
+    is_str(ask(&b, "cmd=get kvsname=job key=card-0\n"),
+           "cmd=get_result rc=0 msg=success value=00ff with blanks",
            "the other rank gets what was put, blanks included");
-    is_str(ask(&b, "cmd=get kvsname=job key=absent\n"), "cmd=get_result rc=-1 msg=key_not_found value=unknown",
-           "an absent key");
-    is_str(ask(&b, "cmd=get kvsname=other key=card-0\n"), "cmd=get_result rc=-1 msg=key_not_found value=unknown",
-           "another job's space");
+    is_str(ask(&b, "cmd=get kvsname=job key=absent\n"),
+           "cmd=get_result rc=-1 msg=key_not_found value=unknown", "an absent key");
+    is_str(ask(&b, "cmd=get kvsname=other key=card-0\n"),
+           "cmd=get_result rc=-1 msg=key_not_found value=unknown", "another job's space");
     is_str(ask(&b, "cmd=getbyidx kvsname=job idx=0\n"),
            "cmd=getbyidx_results rc=0 nextidx=1 key=card-0 val=00ff with blanks", "by index");
-    is_str(ask(&b, "cmd=getbyidx kvsname=job idx=1\n"), "cmd=getbyidx_results rc=-1 reason=no_more_keyvals", "past it");
+    is_str(ask(&b, "cmd=getbyidx kvsname=job idx=1\n"), "cmd=getbyidx_results rc=-1 reason=no_more_keyvals",
+           "past it");
     is_str(ask(&a, "cmd=finalize\n"), "cmd=finalize_ack rc=0", "finalize");
     ok(a.finalized == 1 && pmi1_finalized(a.pmi), "is told");
     end(&a);
@@ -112,13 +116,15 @@ static void what_is_refused(void)
     begin(&e, 0, kvs);
     is_str(ask(&e, "cmd=get_maxes\n"), "PMI command \"get_maxes\" before init", "nothing before init");
     is_str(ask(&e, "cmd=init pmi_version=2 pmi_subversion=0\n"),
-           "cmd=response_to_init pmi_version=1 pmi_subversion=1 rc=-1", "another version is answered with ours");
+           "cmd=response_to_init pmi_version=1 pmi_subversion=1 rc=-1",
+           "another version is answered with ours");
     ok(!pmi1_begun(e.pmi), "and begins nothing");
     ask(&e, "cmd=init pmi_version=1 pmi_subversion=1\n");
     is_str(ask(&e, "cmd=dance\n"), "unknown PMI command \"dance\"", "an unknown command");
     is_str(ask(&e, "nonsense\n"), "a PMI line without a command", "a line without one");
     is_str(ask(&e, "cmd=publish_name service=s port=p\n"),
-           "cmd=publish_result rc=-1 info=not_supported msg=not_supported", "publishing is answered, not hung");
+           "cmd=publish_result rc=-1 info=not_supported msg=not_supported",
+           "publishing is answered, not hung");
     is_str(ask(&e, "mcmd=spawn\nnprocs=1\nexecname=x\nendcmd\n"), "cmd=spawn_result rc=-1 msg=not_supported",
            "spawning is");
     snprintf(line, sizeof line, "cmd=put kvsname=job key=%065d value=x\n", 0);
@@ -127,9 +133,11 @@ static void what_is_refused(void)
     is_str(ask(&e, line), "cmd=put_result rc=-1 msg=too_long_or_full", "a value of 1025");
     snprintf(line, sizeof line, "cmd=put kvsname=job key=k value=%01024d\n", 0);
     is_str(ask(&e, line), "cmd=put_result rc=0 msg=success", "1024 fit");
-    is_str(ask(&e, "cmd=put kvsname=other key=k value=v\n"), "cmd=put_result rc=-1 msg=unknown_kvsname", "a foreign space");
+    is_str(ask(&e, "cmd=put kvsname=other key=k value=v\n"), "cmd=put_result rc=-1 msg=unknown_kvsname",
+           "a foreign space");
     ask(&e, "cmd=barrier_in\n");
-    is_str(ask(&e, "cmd=barrier_in\n"), "a second barrier_in before the answer to the first", "a second barrier");
+    is_str(ask(&e, "cmd=barrier_in\n"), "a second barrier_in before the answer to the first",
+           "a second barrier");
     memset(line, 'x', sizeof line);
     line[sizeof line - 1] = 0;
     is_str(ask(&e, line), "a PMI line of more than 2048 bytes", "a line without end");
