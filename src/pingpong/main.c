@@ -101,18 +101,29 @@ static bool library_yields(void)
     return value != 0;
 }
 
-/* The variables by which a user or launcher chooses a path, as they are in rank 0's environment. */
-static void settings_text(struct buf *out)
+/* The variables by which a user or launcher chooses a path, as they are in rank 0's environment; a launcher
+ * may set those of every family, so only what this library reads is shown. */
+static void settings_text(struct buf *out, bool open_mpi)
 {
-    static const char *const names[] = {
-        "OMPI_MCA_pml",      "OMPI_MCA_btl",         "OMPI_MCA_mtl",    "OMPI_MCA_btl_tcp_if_include",
-        "UCX_TLS",           "UCX_NET_DEVICES",      "FI_PROVIDER",     "FI_TCP_IFACE",
-        "MPIR_CVAR_NOLOCAL", "MPIR_CVAR_CH4_NETMOD", "CCP_MPI_NETMASK",
+    static const struct {
+        const char *name;
+        bool open_mpi, other; /* families that read it */
+    } settings[] = {
+        {"OMPI_MCA_pml", true, false},
+        {"OMPI_MCA_btl", true, false},
+        {"OMPI_MCA_mtl", true, false},
+        {"OMPI_MCA_btl_tcp_if_include", true, false},
+        {"UCX_TLS", true, true},
+        {"UCX_NET_DEVICES", true, true},
+        {"FI_PROVIDER", true, true},
+        {"FI_TCP_IFACE", true, true},
+        {"MPIR_CVAR_NOLOCAL", false, true},
+        {"CCP_MPI_NETMASK", true, true},
     };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *value = getenv(names[i]);
-        if (value)
-            buf_addf(out, "%s%s=%.100s", out->len ? " " : "", names[i], value);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        const char *value = getenv(settings[i].name);
+        if (value && (open_mpi ? settings[i].open_mpi : settings[i].other))
+            buf_addf(out, "%s%s=%.100s", out->len ? " " : "", settings[i].name, value);
     }
 }
 
@@ -218,7 +229,7 @@ static void info_fill(struct conductor *c)
     static struct buf settings;
     struct run_info *info = &c->info;
     library_name(library, sizeof library);
-    settings_text(&settings);
+    settings_text(&settings, !strncmp(library, "Open MPI", 8));
     *info = (struct run_info){
         .options = c->options,
         .library = library,

@@ -85,7 +85,7 @@ static void text_head(FILE *t, const struct run_info *info)
     else
         fprintf(t, ", on %u physical hosts with %u processors\n", info->hosts, info->processors);
     fprintf(t, "  Mode         %s\n",
-            info->tournament ? "tournament: rounds of disjoint pairs at the same time"
+            info->tournament ? "tournament: disjoint pairs at once, as many as processors allow"
                              : "serial: one pair at a time, the other ranks sleep");
     fprintf(t, "  Clock        %u ns a reading, already taken off\n\n", info->clock_ns);
 }
