@@ -262,6 +262,14 @@ static void take_offline(struct core *core, struct node *node, const Mu__NodeSet
     }
 }
 
+static void set_one(struct core *core, struct node *node, const Mu__NodeSet *c, const char *actor)
+{
+    if (c->online)
+        take_online(core, node, actor);
+    else
+        take_offline(core, node, c, actor);
+}
+
 void node_set(struct core *core, const struct actor *actor, const Mu__NodeSet *c, struct result *r)
 {
     if (!actor->admin) {
@@ -282,14 +290,10 @@ void node_set(struct core *core, const struct actor *actor, const Mu__NodeSet *c
         }
     char *who = xstrdup(actor_name(actor));
     const Mu__Node *row = NULL;
-    for (size_t i = 0; c->all ? (row = core_next_node(core, row ? row->name : NULL)) != NULL : i < c->n_names;
-         i++) {
-        struct node *node = node_find(core, c->all ? row->name : c->names[i]);
-        if (c->online)
-            take_online(core, node, who);
-        else
-            take_offline(core, node, c, who);
-    }
+    while (c->all && (row = core_next_node(core, row ? row->name : NULL)))
+        set_one(core, node_find(core, row->name), c, who);
+    for (size_t i = 0; !c->all && i < c->n_names; i++)
+        set_one(core, node_find(core, c->names[i]), c, who);
     free(who);
 }
 

@@ -902,6 +902,18 @@ static void head_turn(void)
 
 /* ---- faults ---- */
 
+/* Only what is durable may be sent. */
+static bool attempt_is_stored(uint64_t attempt)
+{
+    struct row row = {.kind = ROW_ATTEMPT, .id = attempt};
+    char *key = row_key(&row);
+    struct stored *s, *now_s;
+    HASH_FIND_STR(store, key, s);
+    HASH_FIND_STR(current, key, now_s);
+    free(key);
+    return s && now_s && s->row.len == now_s->row.len && !memcmp(s->row.data, now_s->row.data, s->row.len);
+}
+
 static void random_fault(void)
 {
     struct machine *m = &machines[below(NODES)];
@@ -941,15 +953,23 @@ static void random_fault(void)
         snprintf(m->install, sizeof m->install, "install-%d-%d", m->number, ++m->installs);
         m->power_at = now + 500 + below(20000);
         break;
-    default: /* orders sent once more */
-        if (core && m->head_open) {
-            struct effects effects = {0};
-            core_open_effects(core, m->name, &effects);
-            for (size_t i = 0; i < effects.count; i++)
-                send_effect(&effects.list[i]);
-            effects_free(&effects);
-        }
+    default:
+        break;
     }
+}
+
+/* Orders that are open are sent once more: they may come twice over one connection. */
+static void random_repeat(void)
+{
+    struct machine *m = &machines[below(NODES)];
+    struct effects effects = {0};
+    if (!core || !m->head_open)
+        return;
+    core_open_effects(core, m->name, &effects);
+    for (size_t i = 0; i < effects.count; i++)
+        if (attempt_is_stored(effects.list[i].attempt))
+            send_effect(&effects.list[i]);
+    effects_free(&effects);
 }
 
 /* ---- the world's own time ---- */
@@ -1024,6 +1044,8 @@ static void step(void)
         store_commit();
     if (!calm && one_in(30))
         random_fault();
+    if (!calm && one_in(5))
+        random_repeat();
     check_world();
 }
 
