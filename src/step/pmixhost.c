@@ -73,9 +73,9 @@ static int socket_uid(const struct sockaddr_in *own, const struct sockaddr_in *o
     if (fd < 0)
         return -1;
     union {
-        struct nlmsghdr head;
         char bytes[8192];
-    } got = {0};
+        struct nlmsghdr head;
+    } got = {.bytes = {0}};
     int rc = -1;
     struct timeval limit = {.tv_sec = 1};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);

@@ -112,7 +112,7 @@ kill_one() {
 begin() { # three nodes, in the background, until all ranks sleep
     TMPDIR=$LIB_TMP/tmp "$allocation" 3 1 mpiexec sleep $nap >out 2>&1 &
     pid=$!
-    track_pid $pid
+    LIB_PIDS=("$pid") # not disowned: its exit code is wanted
     wait_for 10 eval '[ "$(pgrep -fc "^sleep $nap")" = 3 ]'
 }
 finish() {
@@ -120,6 +120,7 @@ finish() {
     from=$(now_ms)
     wait $pid
     rc=$?
+    LIB_PIDS=()
     ms=$(($(now_ms) - from))
     said=$(cat out)
 }
