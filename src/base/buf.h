@@ -27,10 +27,11 @@ void buf_adds(struct buf *b, const char *s);               /* append a C string 
 void buf_addc(struct buf *b, char c);
 void buf_addf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void buf_addv(struct buf *b, const char *fmt, va_list ap);
-char *buf_reserve(struct buf *b, size_t room); /* at least `room` writable bytes at data+len; then buf_added() */
-void buf_added(struct buf *b, size_t len);     /* that many of them were written */
-void buf_consume(struct buf *b, size_t len);   /* drop the first len bytes */
-const char *buf_str(const struct buf *b);      /* "" when empty; valid until the next change */
-char *buf_detach(struct buf *b);               /* the caller frees it; b is empty after */
+char *buf_reserve(struct buf *b,
+                  size_t room);            /* at least `room` writable bytes at data+len; then buf_added() */
+void buf_added(struct buf *b, size_t len); /* that many of them were written */
+void buf_consume(struct buf *b, size_t len); /* drop the first len bytes */
+const char *buf_str(const struct buf *b);    /* "" when empty; valid until the next change */
+char *buf_detach(struct buf *b);             /* the caller frees it; b is empty after */
 
 #endif

@@ -14,7 +14,7 @@
  * column is what --json prints. */
 #define ERROR_CODES(X)                                                                                       \
     X(ERR_NONE, "none")                                                                                      \
-    X(ERR_USAGE, "usage")             /* an option or field has an impossible value: exit 2 */              \
+    X(ERR_USAGE, "usage")             /* an option or field has an impossible value: exit 2 */               \
     X(ERR_NOT_FOUND, "not-found")     /* no such job, task, node, group */                                   \
     X(ERR_DENIED, "denied")           /* the caller may not */                                               \
     X(ERR_STATE, "state")             /* not in this state */                                                \

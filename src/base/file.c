@@ -158,7 +158,8 @@ static int remove_below(int dirfd, const char *name, int depth, struct error *er
     if (errno != EISDIR && errno != EPERM)
         return error_sys(err, "cannot remove %s", name);
     if (depth > REMOVE_DEPTH_MAX)
-        return error_set(err, ERR_LIMIT, "cannot remove %s: more than %d folders deep", name, REMOVE_DEPTH_MAX);
+        return error_set(err, ERR_LIMIT, "cannot remove %s: more than %d folders deep", name,
+                         REMOVE_DEPTH_MAX);
     int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return error_sys(err, "cannot open %s", name);

@@ -24,9 +24,9 @@
 
 struct spool {
     int fd;
-    uint64_t head;  /* bytes */
-    uint64_t tail;  /* bytes */
-    uint64_t total; /* offset of the next byte */
+    uint64_t head;      /* bytes */
+    uint64_t tail;      /* bytes */
+    uint64_t total;     /* offset of the next byte */
     uint64_t ring_from; /* the ring holds nothing before this offset */
     bool writer;
 };

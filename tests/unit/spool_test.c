@@ -16,7 +16,8 @@ static void test_bounds(int dir)
     ok(spool_open(&w, dir, "s", 10, 5, &err) == 0, "a new spool opens");
     ok(spool_open_read(&r, dir, "s", &err) == 0, "a reader opens it");
     is_int(spool_read(&r, &at, got, sizeof got, NULL, &err), 0, "it is empty");
-    ok(spool_write(&w, "0123456", 7, &err) == 0 && spool_write(&w, "789abcdefghij", 13, &err) == 0, "written");
+    ok(spool_write(&w, "0123456", 7, &err) == 0 && spool_write(&w, "789abcdefghij", 13, &err) == 0,
+       "written");
     ok(spool_refresh(&r, &err) == 0 && r.total == 20, "the reader sees the total");
     is_int(spool_read(&r, &at, got, sizeof got, &skipped, &err), 10, "the head is whole");
     ok(!memcmp(got, "0123456789", 10) && skipped == 0, "and right");
@@ -48,7 +49,8 @@ int main(void)
     test_bounds(dir);
     ok(spool_open_read(&s, dir, "absent", &err) < 0 && err.code == ERR_NOT_FOUND, "an absent one is said so");
     int fd = openat(dir, "bad", O_CREAT | O_WRONLY, 0600);
-    ok(write(fd, "nonsense nonsense nonsense nonsense nonsense nonsense nonsense nonsense", 71) == 71, "garbage");
+    ok(write(fd, "nonsense nonsense nonsense nonsense nonsense nonsense nonsense nonsense", 71) == 71,
+       "garbage");
     close(fd);
     ok(spool_open(&s, dir, "bad", 1, 1, &err) < 0 && err.code == ERR_PROTOCOL, "garbage is refused");
     unlinkat(dir, "s", 0);
