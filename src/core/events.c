@@ -149,7 +149,7 @@ int event_load(struct core *core, Mu__Event *event, struct error *err)
 uint64_t core_job_event(const struct core *core, uint64_t id)
 {
     struct job *job = job_find(core, id);
-    return job ? job->last_event : 0;
+    return job && core->events.n && job->last_event >= core->events.base ? job->last_event : 0;
 }
 
 static void drop_first(struct core *core)

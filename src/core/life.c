@@ -276,6 +276,11 @@ void job_allocation(struct core *core, struct job *job)
     }
 }
 
+static uint32_t tasks_left(const Mu__Job *job)
+{
+    return job->tasks_total - job->tasks_finished - job->tasks_failed - job->tasks_canceled;
+}
+
 /* ---- admin jobs: a task per node, beside whatever runs there ---- */
 
 /* Starts what can start. A task whose node cannot be reached waits until the node is back or its
@@ -333,7 +338,8 @@ void admin_node_lost(struct core *core, struct node *node, const char *why)
     TAILQ_FOREACH_SAFE(job, &core->admin_jobs, admin_entry, next)
     {
         uint64_t id = job->row->id;
-        if (job->row->state != JOB(QUEUED) && job->row->state != JOB(RUNNING))
+        if ((job->row->state != JOB(QUEUED) && job->row->state != JOB(RUNNING)) ||
+            tasks_left(job->row) == job->row->tasks_running)
             continue;
         for (task = task_next(core, id, 0); task; task = task_next(core, id, task->row->id))
             if (task->row->state == TASK(QUEUED) &&
@@ -344,11 +350,6 @@ void admin_node_lost(struct core *core, struct node *node, const char *why)
 }
 
 /* ---- ends ---- */
-
-static uint32_t tasks_left(const Mu__Job *job)
-{
-    return job->tasks_total - job->tasks_finished - job->tasks_failed - job->tasks_canceled;
-}
 
 static enum move end_move(const Mu__Job *row)
 {

@@ -110,6 +110,7 @@ struct sched_task *queue_task(struct sched_job *job); /* the next that waits */
 uint32_t queue_need(const struct sched_job *job);     /* largest minimum of a waiting task */
 
 const char *queue_group_title(struct sched *s, const char *lower_name);
+void queue_free(struct sched *s);
 int queue_check(const struct sched_job *job, struct error *err);
 
 /* place.c */

@@ -11,6 +11,7 @@
 #include "model/names.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <stdlib.h>
 
 static int free_order(struct sched_node *a, struct sched_node *b)
@@ -84,6 +85,9 @@ static void changed(struct sched *s, struct sched_node *node)
 void sched_node_add(struct sched *s, struct sched_node *node, const char *name, uint32_t cores)
 {
     node->name = name;
+    node->key = xstrdup(name);
+    for (char *p = node->key; *p; p++)
+        *p = (char)tolower((unsigned char)*p);
     node->index = (uint32_t)s->n_nodes;
     node->cores = node->free = cores;
     node->core = xcalloc(cores ? cores : 1, sizeof *node->core);
@@ -98,7 +102,9 @@ void sched_node_add(struct sched *s, struct sched_node *node, const char *name, 
 void sched_node_clear(struct sched_node *node)
 {
     free(node->core);
+    free(node->key);
     node->core = NULL;
+    node->key = NULL;
 }
 
 bool sched_node_held(const struct sched_node *node)

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SPARE_CLASSES 64
+
 int job_order(const struct sched_job *a, const struct sched_job *b)
 {
     if (a->priority != b->priority)
@@ -105,10 +107,8 @@ static struct sched_class *class_get(struct sched *s, char *const *groups, size_
     return c;
 }
 
-static void class_release(struct sched *s, struct sched_class *c)
+static void class_free(struct sched *s, struct sched_class *c)
 {
-    if (c->refs)
-        return;
     HASH_DEL(s->classes, c);
     name_set_free(c->groups, c->n_groups);
     name_set_free(c->requested, c->n_requested);
@@ -116,6 +116,23 @@ static void class_release(struct sched *s, struct sched_class *c)
     free(c->bits);
     free(c->key);
     free(c);
+}
+
+/* A few classes of groups alone are kept without jobs: the next job very likely names the same,
+ * and working out what a class contains costs a look at every node. */
+static void class_release(struct sched *s, struct sched_class *c)
+{
+    if (c->refs == 0 && (c->n_requested || HASH_COUNT(s->classes) > SPARE_CLASSES))
+        class_free(s, c);
+}
+
+void queue_free(struct sched *s)
+{
+    struct sched_class *c, *next;
+    HASH_ITER (hh, s->classes, c, next) {
+        assert(c->refs == 0);
+        class_free(s, c);
+    }
 }
 
 static struct sched_group *group_find(struct sched *s, const char *lower_name)
@@ -162,10 +179,7 @@ void class_refresh(struct sched *s, struct sched_class *c)
         struct sched_node *node = s->nodes[i];
         if (c->n_groups && node->mark != base + c->n_groups - 1)
             continue;
-        char *name = lower(node->name);
-        bool wanted = class_wants(c, name);
-        free(name);
-        if (!wanted)
+        if (!class_wants(c, node->key))
             continue;
         c->members = xgrow(c->members, &c->cap_members, c->n_members + 1, sizeof(*c->members));
         c->members[c->n_members++] = node;

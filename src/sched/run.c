@@ -46,7 +46,7 @@ void sched_destroy(struct sched *s)
         free(g->nodes);
         free(g);
     }
-    assert(!s->classes);
+    queue_free(s);
     free(s->nodes);
     free(s->changed);
     free(s->picks);

@@ -60,6 +60,7 @@ RB_HEAD(sched_hold_idle, sched_hold);
 
 struct sched_node {
     const char *name; /* borrowed; never changes */
+    char *key;        /* the same in lower case */
     uint32_t index;   /* its bit in the classes' sets */
     uint32_t cores, free;
     enum sched_avail avail;
