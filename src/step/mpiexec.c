@@ -169,5 +169,5 @@ int main(int argc, char **argv)
     front_free(run.front);
     options_free(&options);
     event_base_free(run.base);
-    return run.code & 0xff;
+    _exit(run.code & 0xff); /* past libpmix's threads */
 }

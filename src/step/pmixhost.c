@@ -288,9 +288,10 @@ void pmixhost_free(struct pmixhost *h)
         next = LIST_NEXT(p, link);
         proxy_free(p);
     }
-    if (h->mod)
-        h->mod->stop();
-    close(h->wake_fd);
+    /* libpmix is not finalized: that waits for its threads, which may wait for clients that were
+     * killed. Its threads go on until the process ends, so what they use stays. */
+    if (!h->mod)
+        close(h->wake_fd);
     template_free(&h->template);
     free(h);
 }

@@ -27,6 +27,7 @@ struct pmixhost_ops {
 struct pmixhost *pmixhost_new(struct event_base *base, const struct pmixmod_setup *setup,
                               const char *probe_folder, const struct pmixhost_ops *ops, void *arg,
                               struct error *err);
+/* The process must end by _exit() soon after: libpmix's threads still run. */
 void pmixhost_free(struct pmixhost *h);
 void pmixhost_answer(struct pmixhost *h, struct pmixmod_event *event, int status, const void *data,
                      size_t len);

@@ -23,7 +23,6 @@ static struct {
     int wake_fd;
     char nspace[PMIX_MAX_NSLEN + 1];
     uint16_t port;
-    bool up;
 } server = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake_fd = -1};
 
 static struct pmixmod_event *event_new(enum pmixmod_kind kind, const pmix_proc_t *proc, void *cbfunc,
@@ -417,7 +416,6 @@ static int start(const struct pmixmod_setup *s, struct error *err)
     server.wake_fd = s->wake_fd;
     if (init(s->server_nspace, s->node_names[s->my_node], s->tmpdir, err))
         return -1;
-    server.up = true;
     if (register_job(s, err) || register_clients(s, err))
         return -1;
     return find_port(s->nspace, &server.port, NULL, err);
@@ -426,13 +424,6 @@ static int start(const struct pmixmod_setup *s, struct error *err)
 static uint16_t port(void)
 {
     return server.port;
-}
-
-static void stop(void)
-{
-    if (server.up)
-        PMIx_server_finalize();
-    server.up = false;
 }
 
 /* ---- the template ---- */
@@ -518,6 +509,5 @@ const struct pmixmod muster_pmix __attribute__((visibility("default"))) = {
     .next = next_event,
     .answer = answer,
     .modex = modex,
-    .stop = stop,
     .probe = probe,
 };

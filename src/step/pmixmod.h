@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define PMIXMOD_ABI 1
+#define PMIXMOD_ABI 2
 
 struct pmixmod_setup {
     const char *nspace;        /* of the job: 128 random bits are in it */
@@ -62,7 +62,6 @@ struct pmixmod {
     /* Completes an event (FENCE and MODEX with data) and frees it. */
     void (*answer)(struct pmixmod_event *event, int status, const void *data, size_t len);
     void (*modex)(uint32_t rank, uint64_t id); /* a MODEX_LOCAL event will follow */
-    void (*stop)(void);
     /* What setup_fork gives a rank, as "NAME=VALUE\n" lines with @NSPACE@, @RANK@, @SERVER@, @PORT@,
      * @HOST@ and @TMPDIR@ for what differs, and the machine's topology. For a process that ends after. */
     int (*probe)(struct buf *env, struct buf *xml, struct error *err);

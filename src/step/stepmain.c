@@ -132,7 +132,7 @@ static int serve(bool root)
     step_free(s.step);
     mu__step_context__free_unpacked(context, NULL);
     event_base_free(s.base);
-    return 0;
+    _exit(0); /* past libpmix's threads */
 }
 
 static int probe(const char *folder)
