@@ -828,13 +828,36 @@ static void set_env(void *arg, const char *name, const char *value)
     rankenv_set(arg, name, value);
 }
 
+/* What launchers of both families tell a rank, and scripts read (to choose a GPU, to name a file). */
+static void set_rank_numbers(struct rankenv *env, uint32_t rank, uint32_t local)
+{
+    static const char *const global_names[] = {"PMI_RANK", "OMPI_COMM_WORLD_RANK"};
+    static const char *const local_names[] = {"MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK"};
+    char global_text[16], local_text[16];
+    snprintf(global_text, sizeof global_text, "%u", rank);
+    snprintf(local_text, sizeof local_text, "%u", local);
+    for (size_t i = 0; i < 2; i++) {
+        rankenv_set(env, global_names[i], global_text);
+        rankenv_set(env, local_names[i], local_text);
+    }
+}
+
+static void set_sizes(struct rankenv *env, uint32_t ranks, uint32_t local)
+{
+    char text[16];
+    snprintf(text, sizeof text, "%u", ranks);
+    rankenv_set(env, "PMI_SIZE", text);
+    rankenv_set(env, "OMPI_COMM_WORLD_SIZE", text);
+    snprintf(text, sizeof text, "%u", local);
+    rankenv_set(env, "MPI_LOCALNRANKS", text);
+    rankenv_set(env, "OMPI_COMM_WORLD_LOCAL_SIZE", text);
+}
+
 static int start_rank(struct step *s, struct rank *r, struct rankenv *env, const char *path,
                       const struct affinity *affinity, struct error *err)
 {
     const Mu__StepSection *k = s->launch->request->sections[s->rank_section[r->number]];
-    char number[16];
-    snprintf(number, sizeof number, "%u", r->number);
-    rankenv_set(env, "PMI_RANK", number);
+    set_rank_numbers(env, r->number, (uint32_t)(r - s->ranks));
     if (s->pmix)
         pmixhost_env(s->pmix, r->number, false, set_env, env);
     struct rank_start start = {
@@ -865,11 +888,10 @@ static void terminate_argv(Mu__StepSection *k)
 static int start_ranks(struct step *s, const struct affinity *affinity)
 {
     struct rankenv *env = NULL;
-    char *path = NULL, size[16];
+    char *path = NULL;
     uint32_t section = UINT32_MAX;
     struct error err;
     int rc = 0;
-    snprintf(size, sizeof size, "%u", s->size);
     for (uint32_t i = 0; i < s->ranks_n && rc == 0; i++) {
         struct rank *r = &s->ranks[i];
         if (s->rank_section[r->number] != section) {
@@ -878,7 +900,7 @@ static int start_ranks(struct step *s, const struct affinity *affinity)
             rankenv_free(env);
             free(path);
             env = section_env(s, section);
-            rankenv_set(env, "PMI_SIZE", size);
+            set_sizes(env, s->size, s->ranks_n);
             rankenv_set(env, "PMI_FD", "3");
             if (s->pmix)
                 pmixhost_env(s->pmix, 0, true, set_env, env);

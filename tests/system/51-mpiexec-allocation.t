@@ -78,6 +78,8 @@ is "$(alloc 3 1 mpiexec -n 5 -l sh -c "$where" | sort)" $'[0] node01\n[1] node02
     "more ranks than cores: from the first node again"
 is "$(alloc 4 2 mpiexec -hosts 2 node03 2 node02 sh -c "$where" | sort)" $'node02\nnode03\nnode03' "-hosts, without the first node"
 is "$(alloc 40 1 mpiexec sh -c "$where" | sort)" "$(seq -f node%02g 40)" "forty nodes: a tree of three levels"
+is "$(alloc 2 2 mpiexec -l sh -c 'echo $OMPI_COMM_WORLD_LOCAL_RANK/$MPI_LOCALNRANKS of $PMI_SIZE' | sort)" \
+    $'[0] 0/2 of 4\n[1] 1/2 of 4\n[2] 0/2 of 4\n[3] 1/2 of 4' "a rank knows its place on its node"
 took alloc 2 1 mpiexec -host node03 true
 is "$rc $said" '2 mpiexec: host "node03" is not one of the 2 nodes of this allocation (node01 .. node02)' "a foreign host"
 is "$(printf 'a\nb' | alloc 3 1 mpiexec -host node03 cat)" $'a\nb' "stdin reaches rank 0 on another node"
