@@ -28,7 +28,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SCAN_ROUNDS_MAX 64
+#define BRIDGE_MAC "02:4d:75:00:00:00" /* locally administered */
+#define NODE_MAC "02:4d:75:01:%02x:%02x"
 
 /* ---- ip(8) ---- */
 
@@ -133,9 +134,11 @@ int space_make_network(void *arg, struct error *err)
     if (strcmp(c->bin, c->built) && mount(c->built, c->bin, NULL, MS_BIND | MS_REC, NULL) < 0)
         return error_sys(err, "mount of %s on %s", c->built, c->bin);
     /* addrgenmode none: no IPv6 link addresses, which MPI libraries would try. forward_delay 0: the
-     * bridge forwards from the first packet on. */
+     * bridge forwards from the first packet on. The hardware addresses are fixed, or the neighbours of one
+     * that is made anew (and of a bridge, which takes the lowest of its ports') would look for the old one
+     * for up to a minute. */
     return ip_batch("link set lo up\n"
-                    "link add mu0 type bridge forward_delay 0\n"
+                    "link add mu0 address " BRIDGE_MAC " type bridge forward_delay 0\n"
                     "link set mu0 addrgenmode none\n"
                     "addr add " SPACE_BRIDGE_ADDRESS "/16 dev mu0\n"
                     "link set mu0 up\n",
@@ -184,11 +187,12 @@ int space_make_node(void *arg, struct error *err)
     struct buf text = BUF_INIT;
     buf_addf(&text,
              "link set lo up\n"
-             "link add eth0 type veth peer name v%u netns %d\n"
+             "link add eth0 address " NODE_MAC " type veth peer name v%u netns %d\n"
              "link set eth0 addrgenmode none\n"
              "addr add %s/16 dev eth0\n"
              "link set eth0 up\n",
-             s->index + 1, (int)s->network->pid, cluster_node_address(c, true, s->index));
+             (s->index + 1) >> 8, (s->index + 1) & 255, s->index + 1, (int)s->network->pid,
+             cluster_node_address(c, true, s->index));
     int rc = ip_batch(buf_str(&text), -1, err);
     if (rc < 0) {
         /* The node's last namespace may still have its cable plugged in. */

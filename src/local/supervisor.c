@@ -325,10 +325,15 @@ static int up_network(struct supervisor *s, struct error *err)
     struct space space = {.c = s->c, .network = &s->head.proc};
     if (proc_alive(&s->head.proc))
         return start_anchor(&s->network, space_enter_network, &space, NULL, err);
-    /* Nodes of a network that is gone reach nobody: they are made anew with it. */
+    /* Nodes of a network that is gone reach nobody: they are made anew with it, here while starting, else
+     * by their restarts. */
     for (uint32_t i = 0; i < s->c->nodes; i++) {
-        proc_end(&s->nodes[i].agent.proc, s->c, END_MS);
-        proc_end(&s->nodes[i].anchor.proc, s->c, END_MS);
+        proc_signal(&s->nodes[i].agent.proc, SIGKILL);
+        proc_signal(&s->nodes[i].anchor.proc, SIGKILL);
+        if (!s->base) {
+            proc_end(&s->nodes[i].agent.proc, s->c, END_MS);
+            proc_end(&s->nodes[i].anchor.proc, s->c, END_MS);
+        }
     }
     space.network = NULL;
     return start_anchor(&s->network, space_make_network, &space, NULL, err);
