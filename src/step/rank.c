@@ -170,6 +170,8 @@ static void on_comm(evutil_socket_t fd, short what, void *arg)
             break;
         if (n <= 0) {
             close_end(&r->comm.fd, &r->comm.event);
+            if (pmi1_begun(r->pmi) && !r->finalized)
+                r->ops->hung_up(r->arg, r);
             return;
         }
         struct error err;

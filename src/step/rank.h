@@ -26,6 +26,8 @@ struct rank_ops {
     void (*barrier)(void *arg, struct rank *r);
     void (*abort)(void *arg, struct rank *r, int code, const char *text);
     void (*broken)(void *arg, struct rank *r, const struct error *err); /* PMI conversation */
+    /* Its PMI connection ended before finalize; mostly because the process is about to end too. */
+    void (*hung_up)(void *arg, struct rank *r);
     /* The process has ended: r->status. What it had said over PMI was handled before. */
     void (*exited)(void *arg, struct rank *r);
 };

@@ -405,6 +405,21 @@ static void rank_abort(void *arg, struct rank *r, int code, const char *text)
           text[0] ? ": " : "", text);
 }
 
+static void on_silent_time(evutil_socket_t fd, short what, void *arg)
+{
+    struct rank *r = arg;
+    struct step *s = r->arg;
+    if (!r->exited && !s->ending)
+        fault(s, r->number, CODE_LOST, 0, "closed its PMI connection before MPI_Finalize");
+}
+
+static void rank_hung_up(void *arg, struct rank *r)
+{
+    struct step *s = arg;
+    const struct timeval wait = {.tv_usec = GRACE_SILENT_MS * 1000};
+    event_base_once(s->config.base, -1, EV_TIMEOUT, on_silent_time, r, &wait);
+}
+
 static void rank_broken(void *arg, struct rank *r, const struct error *err)
 {
     fault(arg, r->number, CODE_LOST, 0, "broke the PMI conversation: %s", err->text);
@@ -476,6 +491,7 @@ static const struct rank_ops rank_ops = {
     .barrier = rank_barrier,
     .abort = rank_abort,
     .broken = rank_broken,
+    .hung_up = rank_hung_up,
     .exited = rank_exited,
 };
 

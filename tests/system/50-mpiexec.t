@@ -133,6 +133,11 @@ like "$(mpiexec -n 2 sh -c 'printf "cmd=nonsense\n" >&3; sleep '$nap 2>&1)" \
     "mpiexec: rank [01] on $host broke the PMI conversation: PMI command .nonsense. before init; the step was ended" \
     "a rank that sends nonsense ends its step, not the server"
 
+init='cmd=init pmi_version=1 pmi_subversion=1\n'
+took mpiexec -n 2 sh -c "[ \$PMI_RANK = 0 ] || { printf '$init' >&3; exec 3>&-; }; exec sleep $nap"
+is "$rc $said" "253 mpiexec: rank 1 on $host closed its PMI connection before MPI_Finalize; the step was ended" \
+    "a rank that hangs up on its server"
+
 # ---- the command line ----
 one_line_error 2 "option -tracefile is not supported in this version" "an option of later is refused by name" mpiexec -tracefile t true
 one_line_error 2 "unknown option -bogus" "an unknown one too" mpiexec -bogus true
