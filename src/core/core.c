@@ -265,7 +265,7 @@ static void resume_nodes(struct core *core)
         sched_node_add(core->sched, &node->s, node->row->name, node->row->cores);
         node_watch(core, node);
         node_avail(core, node);
-        timer_set(core, &node->timer, core->up_ms + core->config.lease_ms + core->config.lease_margin_ms);
+        timer_set(core, &node->timer, node_lease_end(core, core->up_ms));
     }
     const Mu__Group *group = NULL;
     while ((group = core_next_group(core, group ? group->name : NULL)))

@@ -31,7 +31,7 @@ struct core;
 
 struct core_config {
     uint32_t lease_ms;           /* an attempt lives this long without any head; default 600000 */
-    uint32_t lease_margin_ms;    /* added before a lost attempt counts as over; default 10000 */
+    uint32_t lease_margin_ms;    /* added, with grace_ms, before a lost attempt is over; default 10000 */
     uint32_t grace_ms;           /* SIGTERM to SIGKILL; default 15000 (TaskCancelGracePeriod) */
     uint32_t system_retry_limit; /* automatic requeues after system failures (TaskRetryCount); default 3 */
     uint64_t event_keep_count;   /* default 200000 */

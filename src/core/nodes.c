@@ -192,9 +192,11 @@ void node_up(struct core *core, const Mu__NodeHello *h, struct result *r)
     admin_wake(core);
 }
 
-static int64_t lease_end(const struct core *core, int64_t lost_up_ms)
+/* When the lease runs out, the keeper first asks the task to end and waits the grace period. */
+int64_t node_lease_end(const struct core *core, int64_t lost_up_ms)
 {
-    return lost_up_ms + core->config.lease_ms + core->config.lease_margin_ms;
+    const struct core_config *c = &core->config;
+    return lost_up_ms + c->lease_ms + c->grace_ms + c->lease_margin_ms;
 }
 
 void node_down(struct core *core, const char *name, struct result *r)
@@ -212,7 +214,7 @@ void node_down(struct core *core, const char *name, struct result *r)
     node_touch(core, node);
     event_node(core, node, "Unreachable", "", "head");
     node_avail(core, node);
-    timer_set(core, &node->timer, lease_end(core, core->up_ms));
+    timer_set(core, &node->timer, node_lease_end(core, core->up_ms));
 }
 
 /* Its attempts have ended themselves by now. */
