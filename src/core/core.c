@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define UPKEEP_EVERY_MS 60000   /* how often retention is looked at */
+#define UPKEEP_MORE_MS 100      /* the same, when one look was not enough */
 #define COUNTERS_EVERY_MS 60000 /* how stale the stored uptime may get while something runs */
 
 void core_config_default(struct core_config *config)
@@ -466,7 +468,7 @@ static void tick(struct core *core)
         else
             attempt_limit_reached(core, timer->owner);
     }
-    jobs_expire(core);
+    core->upkeep_up_ms = core->up_ms + (jobs_expire(core) ? UPKEEP_MORE_MS : UPKEEP_EVERY_MS);
     events_trim(core);
     bool something_runs = attempts_first(&core->attempts) != NULL;
     if (something_runs && core->up_ms - core->counters_up_ms >= COUNTERS_EVERY_MS)

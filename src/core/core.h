@@ -37,7 +37,7 @@ struct core_config {
     uint64_t event_keep_count;   /* default 200000 */
     int64_t event_keep_ms;       /* default 30 days */
     int64_t job_keep_ms;         /* ended jobs are deleted after this (TtlCompletedJobs); default 5 days */
-    uint32_t jobs_max;           /* jobs that have not ended; default 1000000 */
+    uint32_t jobs_max;           /* jobs that have not ended, as many kept that have; default 1000000 */
     uint32_t tasks_per_job_max;  /* default 100000 */
 };
 void core_config_default(struct core_config *config);
@@ -168,6 +168,8 @@ void core_end(struct core *core, struct batch *batch, struct effects *effects);
 
 /* Uptime at which CMD_TICK is due (a run-time limit, a lease); INT64_MAX: never. */
 int64_t core_deadline(const struct core *core);
+/* The same for what may come a little later: retention, and the uptime to be stored. */
+int64_t core_upkeep_due(const struct core *core);
 
 /* The open effects of one node. CMD_NODE_UP does not give them itself: whoever drives the core asks
  * for them after the core_end() of that turn. */

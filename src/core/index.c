@@ -429,3 +429,9 @@ int64_t core_deadline(const struct core *core)
     struct timer *timer = timer_first(core);
     return timer ? timer->at : INT64_MAX;
 }
+
+int64_t core_upkeep_due(const struct core *core)
+{
+    bool any = attempts_first(TREE(core, attempts)) || ended_first(core) || core->events.n;
+    return any ? core->upkeep_up_ms : INT64_MAX;
+}

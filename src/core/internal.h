@@ -127,6 +127,7 @@ struct core {
     Mu__Counters *counters;
     bool counters_dirty;
     int64_t counters_up_ms; /* as last given to the store */
+    int64_t upkeep_up_ms;   /* when retention is to be looked at next */
     struct sched *sched;
 
     struct job_tree jobs;
@@ -241,7 +242,7 @@ void admin_run(struct core *core);
 void admin_wake(struct core *core); /* a node is back: look at all of them */
 void admin_node_lost(struct core *core, struct node *node, const char *why);
 void job_limit_reached(struct core *core, struct job *job);
-void jobs_expire(struct core *core);
+bool jobs_expire(struct core *core); /* true: there are more to go */
 extern const struct sched_ops core_sched_ops;
 
 /* attempts.c */

@@ -519,13 +519,15 @@ static void job_delete(struct core *core, struct job *job)
     job_free(core, job);
 }
 
-/* Jobs that ended long ago go. */
-void jobs_expire(struct core *core)
+/* Jobs that ended long ago go, and the oldest of too many. */
+bool jobs_expire(struct core *core)
 {
     for (int i = 0; i < JOB_DELETIONS_MAX; i++) {
         struct job *job = ended_first(core);
-        if (!job || job->row->ended_wall_ms > core->wall_ms - core->config.job_keep_ms)
-            return;
+        bool too_many = core->n_jobs - core->n_open_jobs > core->config.jobs_max;
+        if (!job || (!too_many && job->row->ended_wall_ms > core->wall_ms - core->config.job_keep_ms))
+            return false;
         job_delete(core, job);
     }
+    return true;
 }

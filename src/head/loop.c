@@ -87,7 +87,9 @@ static void timer_ms(struct event *timer, int64_t ms)
 
 static void arm_deadline(struct loop *loop)
 {
-    int64_t due = core_deadline(loop->head->core);
+    int64_t due = core_deadline(loop->head->core), upkeep = core_upkeep_due(loop->head->core);
+    if (upkeep < due)
+        due = upkeep;
     if (due == INT64_MAX || loop->state != LOOP_OK) {
         event_del(loop->deadline);
         return;

@@ -454,7 +454,8 @@ static void test_lost_node(void)
     turn(&(struct command){.kind = CMD_NODE_DOWN, .node = "node2"});
     is_int(core_task(core, 1, 1)->state, TASK(RUNNING), "a lost link ends nothing");
     int64_t due = core_deadline(core);
-    is_int(due - core_node(core, "node2")->lost_up_ms, 610000, "the lease and its margin run from the loss");
+    is_int(due - core_node(core, "node2")->lost_up_ms, 625000,
+           "lease, grace and margin run from the loss");
     Mu__AttemptReport runs = MU__ATTEMPT_REPORT__INIT, *inventory = &runs;
     runs.attempt = 1;
     runs.phase = PHASE(PREPARED);
@@ -682,6 +683,44 @@ static void test_events(void)
     is_int(core_counters(core)->next_event, seq, "numbers are dense");
 }
 
+/* A keeper whose lease is over asks the task to end and waits the grace period before it kills. */
+static void test_lease_and_grace(void)
+{
+    struct core_config c;
+    core_config_default(&c);
+    cluster(2, 1);
+    submit(false, 0, 0, NULL);
+    report("node1", 1, PHASE(RUNNING), -1, "");
+    turn(&(struct command){.kind = CMD_NODE_DOWN, .node = "node1"});
+    int64_t lost = up;
+    tick_at(lost + c.lease_ms + c.grace_ms);
+    is_int(core_task(core, 1, 1)->state, TASK(RUNNING), "within lease and grace the task may still live");
+    is_int(count_effects(EFFECT_PREPARE, NULL), 0, "and is not started a second time");
+    tick_at(lost + c.lease_ms + c.grace_ms + c.lease_margin_ms);
+    is_int(count_effects(EFFECT_PREPARE, "node2"), 1, "after them it is started again elsewhere");
+}
+
+/* Nothing has a time limit and no node is lost: old jobs go all the same. */
+static void test_retention(void)
+{
+    struct core_config c;
+    core_config_default(&c);
+    cluster(1, 1);
+    submit(false, 0, 0, NULL);
+    report("node1", 1, PHASE(RELEASED), 0, "");
+    is_int(core_job(core, 1)->state, JOB(FINISHED), "a job has ended");
+    int64_t kept_wall = wall;
+    wall += c.job_keep_ms;
+    ok(core_upkeep_due(core) < up + 3600000, "time is looked at again within the hour");
+    tick_at(core_upkeep_due(core) > up ? core_upkeep_due(core) : up + 1);
+    ok(!core_job(core, 1), "and the job is gone when its time is over");
+    wall = kept_wall;
+    submit(false, 0, 0, NULL);
+    report("node1", 2, PHASE(RUNNING), -1, "");
+    tick_at(core_upkeep_due(core));
+    ok(core_upkeep_due(core) <= up + 60000, "while something runs the uptime is stored every minute");
+}
+
 int main(void)
 {
     user.name = "ann";
@@ -704,6 +743,8 @@ int main(void)
     test_groups_in_use();
     test_resume();
     test_events();
+    test_lease_and_grace();
+    test_retention();
     effects_free(&effects);
     core_destroy(core);
     return tap_done();
