@@ -39,6 +39,7 @@ struct attempt {
     struct event *readable;
     struct event *sweep; /* timer while something of a dead keeper may live */
     char *end_order;     /* for a keeper that we have no connection to so far */
+    bool go_order;       /* the same */
     struct report report;
     bool dirty, streams; /* in the lists below */
     struct spool spool;

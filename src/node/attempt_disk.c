@@ -170,7 +170,7 @@ bool attempt_free_folder(struct attempt *a)
     if (all->folders.count == FREE_MAX)
         return false;
     snprintf(path, sizeof path, "%s/out", a->name);
-    if (a->report.output_total && unlinkat(all->folder, path, 0) && errno != ENOENT)
+    if (unlinkat(all->folder, path, 0) && errno != ENOENT)
         return false;
     snprintf(name, sizeof name, "free.%u", ++all->folders.last);
     if (renameat2(all->folder, a->name, all->folder, name, RENAME_NOREPLACE))

@@ -193,8 +193,11 @@ static void watch(struct attempt *a, int control)
     a->readable = event_new(a->all->agent->base, control, EV_READ | EV_PERSIST, on_control, a);
     if (!a->readable || event_add(a->readable, NULL))
         log_error("attempt %s: cannot watch its keeper", a->name);
+    if (a->go_order)
+        attempt_tell(a, "go");
     if (a->end_order)
         attempt_tell(a, a->end_order);
+    a->go_order = false;
 }
 
 /* Looks at an attempt whose keeper is not connected: it is over, or left for dead, or it will call. */

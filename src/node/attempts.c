@@ -237,12 +237,21 @@ void attempts_prepare(struct attempts *all, const Mu__PrepareOrder *order)
 void attempts_turn(struct attempts *all)
 {
     struct attempt *a, *next;
+    char text[256];
     if (TAILQ_EMPTY(&all->starts))
         return;
-    if (fsync(all->folder))
-        log_error("attempts folder: fsync: %s", strerror(errno));
+    bool durable = fsync(all->folder) == 0;
+    snprintf(text, sizeof text, "%.64s: folder attempts: fsync: %s", all->agent->config.name, strerror(errno));
     TAILQ_FOREACH_SAFE(a, &all->starts, next_start, next)
-    attempt_spawn(a);
+    {
+        if (durable) {
+            attempt_spawn(a);
+            continue;
+        }
+        log_error("attempt %s: %s", a->name, text);
+        attempt_close_starting(a);
+        attempt_over(a, KEEPER_REFUSED, KEEPER_FAIL_SYSTEM, text);
+    }
 }
 
 /* ---- other orders ---- */
@@ -253,6 +262,7 @@ void attempts_go(struct attempts *all, uint64_t id)
     if (!a)
         return;            /* an END will follow: the head learns from our Hello that it is not here */
     attempt_tell(a, "go"); /* once is enough for a keeper; it runs the task only once */
+    a->go_order = a->control < 0;
     if (a->report.phase > KEEPER_PREPARED)
         attempt_say(a);
 }

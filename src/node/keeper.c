@@ -47,6 +47,7 @@
 struct step {
     pid_t pid; /* 0: free */
     int cgroup;
+    unsigned number; /* names its cgroup */
 };
 
 struct keeper {
@@ -372,12 +373,17 @@ static void task_ended(int status)
 
 /* ---- MPI steps ---- */
 
-static int step_cgroup(void)
+static void step_cgroup_name(unsigned number, char out[24])
+{
+    snprintf(out, 24, "s%u", number);
+}
+
+static int step_cgroup(unsigned number)
 {
     char name[24];
     if (k.cgroup < 0)
         return -1;
-    snprintf(name, sizeof name, "s%u", k.step_count);
+    step_cgroup_name(number, name);
     if (mkdirat(k.cgroup, name, 0755))
         return -1;
     return openat(k.cgroup, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -399,8 +405,8 @@ static void start_step(const char *role, int socket)
                                 : context < 0 ? "no context"
                                               : "the attempt is ending");
     } else {
-        k.step_count++;
-        step->cgroup = step_cgroup();
+        step->number = ++k.step_count;
+        step->cgroup = step_cgroup(step->number);
         pid_t pid = custody_fork(step->cgroup >= 0 ? step->cgroup : k.cgroup);
         if (pid == 0)
             launch_step(&k.order, role, socket, context, k.order.stdout_path[0] ? -1 : k.output[1]);
@@ -438,6 +444,9 @@ static void step_ended(struct step *step, int status)
         custody_cgroup_kill(step->cgroup);
         close(step->cgroup);
         step->cgroup = -1;
+        /* As a rule it is empty by now; a busy one goes with the attempt's. */
+        step_cgroup_name(step->number, name);
+        unlinkat(k.cgroup, name, AT_REMOVEDIR);
     } else if (WIFSIGNALED(status)) {
         custody_signal_session(pid, SIGKILL);
     }

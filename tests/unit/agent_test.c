@@ -513,6 +513,29 @@ static void test_dead_keeper(void)
     }
 }
 
+/* A keeper that is slow to call the new agent is told to go when it does. */
+static void test_go_before_keeper(void)
+{
+    struct order_parts x;
+    prepare_fill(&x, 45, "echo went");
+    x.p.go = false;
+    order_prepare(&x, true);
+    ok(wait_until(seen(45, MU__ATTEMPT_PHASE__PHASE_PREPARED)), "an attempt is prepared");
+    pid_t keeper = find_keeper(45);
+    ok(keeper > 1 && kill(keeper, SIGSTOP) == 0, "its keeper stands still");
+    unsigned before = hellos;
+    stop_agent(SIGKILL);
+    start_agent();
+    ok(wait_until(hellos > before), "a new agent says hello without having heard it");
+    order_numbers(45, true, false);
+    ok(wait_until(beats > 0), "(the order is there)");
+    unsigned seen_beats = beats;
+    wait_until(beats > seen_beats + 1);
+    kill(keeper, SIGCONT);
+    ok(wait_until(seen(45, RELEASED)), "the order to go reaches the keeper");
+    is_int(heard[45].last.exit_code, 0, "and the task runs");
+}
+
 static int call_step(uint64_t attempt, const char *magic)
 {
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16_t)hello->port)};
@@ -662,6 +685,7 @@ int main(int argc, char **argv)
     test_two_phases();
     test_restart();
     test_dead_keeper();
+    test_go_before_keeper();
     test_steps();
     test_generation();
     test_speed(argc > 1 ? (unsigned)atoi(argv[1]) : 100);
