@@ -17,6 +17,7 @@
 
 #define JOBS_MAX 10000 /* in one reply */
 #define EVENTS_MAX 1000
+#define CORES_MAX 1000000u /* listed one by one, of nodes that are named */
 #define OUTPUT_MAX (256u * 1024)
 #define REPLY_BYTES_MAX (6u * 1024 * 1024) /* lists stop here and say that there is more */
 
@@ -350,7 +351,6 @@ struct node_view {
     Mu__NodeInfo info;
     Mu__NodeLoad load;
     Mu__CoreUse *uses;
-    uint64_t *jobs;
 };
 
 static int compare_u64(const void *a, const void *b)
@@ -361,25 +361,30 @@ static int compare_u64(const void *a, const void *b)
 
 static void view_core_use(struct core *core, const Mu__Node *node, bool cores, struct node_view *v)
 {
-    size_t jobs = 0;
-    v->uses = xcalloc(node->cores + 1, sizeof *v->uses);
-    v->jobs = xcalloc(node->cores + 1, sizeof *v->jobs);
-    v->info.core_use = xcalloc(node->cores + 1, sizeof *v->info.core_use);
+    size_t count = 0;
+    uint64_t *jobs = xcalloc(node->cores + 1, sizeof *jobs);
+    if (cores) {
+        v->uses = xcalloc(node->cores + 1, sizeof *v->uses);
+        v->info.core_use = xcalloc(node->cores + 1, sizeof *v->info.core_use);
+        v->info.n_core_use = node->cores;
+    }
     for (uint32_t i = 0; i < node->cores; i++) {
         uint64_t attempt = core_core_use(core, node->name, i);
         const Mu__Attempt *a = attempt ? core_attempt(core, attempt) : NULL;
+        if (a)
+            jobs[count++] = a->job_id;
+        if (!cores)
+            continue;
         mu__core_use__init(&v->uses[i]);
         v->uses[i].core = i;
-        if (a) {
-            v->uses[i].job_id = v->jobs[jobs++] = a->job_id;
-            v->uses[i].task_id = a->task_id;
-        }
+        v->uses[i].job_id = a ? a->job_id : 0;
+        v->uses[i].task_id = a ? a->task_id : 0;
         v->info.core_use[i] = &v->uses[i];
     }
-    v->info.n_core_use = cores ? node->cores : 0;
-    qsort(v->jobs, jobs, sizeof *v->jobs, compare_u64);
-    for (size_t i = 0; i < jobs; i++)
-        v->info.jobs += i == 0 || v->jobs[i] != v->jobs[i - 1];
+    qsort(jobs, count, sizeof *jobs, compare_u64);
+    for (size_t i = 0; i < count; i++)
+        v->info.jobs += i == 0 || jobs[i] != jobs[i - 1];
+    free(jobs);
 }
 
 static void view_node(struct head *h, const Mu__Node *node, bool cores, struct membership *groups,
@@ -423,7 +428,6 @@ static void send_nodes(struct session *s, uint64_t request, const Mu__Node **nod
     reply_send(s, request, &reply);
     for (size_t i = 0; i < count; i++) {
         free(views[i].uses);
-        free(views[i].jobs);
         free(views[i].info.core_use);
     }
     memberships_free(groups);
@@ -443,14 +447,20 @@ void reply_nodes(struct session *session, uint64_t request, const Mu__NodeList *
     const Mu__Group *group = NULL;
     const Mu__Node **nodes = NULL, *node;
     size_t count = 0, cap = 0;
+    uint64_t cores = 0;
     struct error err = {0};
-    if (*list->group && !(group = core_group(core, list->group)))
+    if (list->n_names > LIST_MAX)
+        error_set(&err, ERR_LIMIT, "%zu nodes at once: at most %d", list->n_names, LIST_MAX);
+    else if (*list->group && !(group = core_group(core, list->group)))
         error_set(&err, ERR_NOT_FOUND, "no node group %s", list->group);
     for (size_t i = 0; !err.code && i < list->n_names; i++) {
         if (!(node = core_node(core, list->names[i])))
             error_set(&err, ERR_NOT_FOUND, "no node %s", list->names[i]);
         else if (in_group(group, node->name) && (!list->state || list->state == node->state))
             add_node(&nodes, &count, &cap, node);
+        cores += list->cores && node ? node->cores : 0;
+        if (cores > CORES_MAX)
+            error_set(&err, ERR_LIMIT, "more than %u cores at once: name fewer nodes", CORES_MAX);
     }
     for (node = list->n_names || err.code ? NULL : core_next_node(core, NULL); node;
          node = core_next_node(core, node->name))

@@ -158,8 +158,10 @@ static void on_frame(struct link *link, Mu__Frame *frame, void *arg)
         on_hello(s, frame->hello);
     } else if (s->greeted && frame->kind_case == MU__FRAME__KIND_REQUEST) {
         s->unanswered++;
+        session_ref(s); /* a request to shut down ends every session */
         request_handle(s, frame->request);
         update_pause(s);
+        session_unref(s);
     } else {
         struct error err;
         error_set(&err, ERR_PROTOCOL, "%s",

@@ -14,6 +14,7 @@ struct wait {
     struct session *session; /* its own waits list ends before it does */
     struct subject *subject; /* NULL: for any event */
     Mu__Request *request;
+    uint64_t after; /* EventList.after as it was asked */
 };
 LIST_HEAD(wait_list, wait);
 
@@ -92,6 +93,15 @@ static uint64_t job_of(const Mu__Request *r)
     return r->kind_case == MU__REQUEST__KIND_TASK_OUTPUT ? r->task_output->job_id : 0;
 }
 
+/* Events that were looked at in vain are not looked at again: others may wait for what never comes. */
+static void seen(struct head *h, struct wait *w)
+{
+    Mu__EventList *list = w->request->kind_case == MU__REQUEST__KIND_EVENT_LIST ? w->request->event_list : NULL;
+    uint64_t newest = loop_event(h->loop);
+    if (list && list->after < newest && !session_behind(w->session))
+        list->after = newest;
+}
+
 static struct subject *subject_of(struct waits *waits, uint64_t job)
 {
     struct subject *subject;
@@ -129,6 +139,9 @@ int waits_add(struct waits *waits, struct session *session, const Mu__Request *r
     LIST_INSERT_HEAD(w->subject ? &w->subject->list : &waits->events, w, of_subject);
     LIST_INSERT_HEAD(&session->waits, w, of_session);
     session->wait_count++;
+    if (request->kind_case == MU__REQUEST__KIND_EVENT_LIST)
+        w->after = request->event_list->after;
+    seen(waits->head, w);
     return 0;
 }
 
@@ -139,6 +152,8 @@ static void look(struct waits *waits, struct wait_list *list)
         next = LIST_NEXT(w, of_subject); /* the last one takes the list along */
         if (try_answer(waits->head, w->session, w->request))
             wait_free(waits, w);
+        else
+            seen(waits->head, w);
     }
 }
 
@@ -162,8 +177,11 @@ void waits_events(struct waits *waits)
 void waits_all(struct waits *waits)
 {
     struct subject *subject, *tmp;
+    struct wait *w;
     HASH_ITER (hh, waits->jobs, subject, tmp)
         look(waits, &subject->list);
+    LIST_FOREACH (w, &waits->events, of_subject)
+        w->request->event_list->after = w->after; /* what was seen may never have been stored */
     look(waits, &waits->events);
 }
 

@@ -13,6 +13,7 @@
 #include "wire/link.h"
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "wire/frame.h"
 #include "wire/tls_internal.h"
@@ -40,6 +41,7 @@
 #define FLUSH_MS 5000
 #define READ_TURN_MAX (256 * 1024) /* bytes taken from one link in one turn */
 #define READ_STEP (32 * 1024)
+#define DELIVER_US 5000    /* frames of one link are handed over for so long in one turn */
 #define KEEP_BUFFER (64 * 1024) /* an idle link keeps no more than this */
 
 struct link {
@@ -60,6 +62,7 @@ struct link {
     struct ucred cred;
     bool has_cred, tcp, connecting_side;
     bool ready, told_ready, got_frame, late_frame, paused;
+    bool backlog, eof; /* frames wait for the next turn: nothing is read, the end is seen after them */
     bool flushing, shut; /* closing: what was sent still leaves; our half is closed */
     bool failed, dead;
     int first_ms, frame_ms; /* patience */
@@ -143,12 +146,32 @@ static bool may_deliver(const struct link *l)
     return !l->dead && !l->failed && !l->paused && !l->flushing && l->told_ready;
 }
 
+/* Short frames may be dear to answer: others are heard before a link's next ones. The timer, unlike an
+ * event made active, lets the loop look for traffic first. */
+static void set_backlog(struct link *l, bool backlog)
+{
+    if (backlog)
+        event_add(l->turn, &(struct timeval){0});
+    if (l->backlog == backlog || l->dead || l->failed || l->flushing)
+        return;
+    l->backlog = backlog;
+    if (backlog)
+        bufferevent_disable(l->bev, EV_READ);
+    else if (l->eof)
+        fail(l, ERR_IO, "closed by the other end");
+    else if (!l->paused)
+        bufferevent_enable(l->bev, EV_READ);
+}
+
 static void deliver(struct link *l)
 {
     size_t at = 0, used = 0;
-    bool first = !l->got_frame;
+    bool first = !l->got_frame, more = false;
+    int64_t until = clock_boot_us() + DELIVER_US;
     l->depth++;
     while (may_deliver(l)) {
+        if ((more = at > 0 && l->in.len > at && clock_boot_us() > until))
+            break;
         Mu__Frame *frame = NULL;
         struct error err;
         int rc = frame_decode(l->in.data + at, l->in.len - at, l->limit, &frame, &used, &err);
@@ -163,11 +186,13 @@ static void deliver(struct link *l)
     }
     l->depth--;
     buf_consume(&l->in, at);
+    if (more || l->backlog)
+        set_backlog(l, more);
     if (l->in.len == 0 && l->in.cap > KEEP_BUFFER)
         buf_free(&l->in);
     if (!l->got_frame || l->flushing || l->dead)
         return;
-    bool partial = l->in.len > 0 && !l->paused;
+    bool partial = l->in.len > 0 && !l->paused && !l->backlog;
     if (first || at > 0 || partial != l->late_frame) {
         if (partial)
             set_late(l, l->frame_ms);
@@ -302,7 +327,9 @@ static void on_bev_event(struct bufferevent *bev, short what, void *arg)
             tell_ready(l);
     } else if (what & BEV_EVENT_EOF && l->ready) {
         tell_ready(l); /* what it sent before it closed counts */
-        if (l->in.len && !l->paused)
+        if (l->backlog)
+            l->eof = true;
+        else if (l->in.len && !l->paused)
             fail(l, ERR_IO, "closed by the other end within a frame");
         else
             fail(l, ERR_IO, "closed by the other end");
@@ -721,7 +748,7 @@ void link_pause(struct link *l, bool pause)
     }
     if (l->bev && pause)
         bufferevent_disable(l->bev, EV_READ);
-    else if (l->bev)
+    else if (l->bev && !l->backlog)
         bufferevent_enable(l->bev, EV_READ);
     if (!pause)
         event_active(l->turn, EV_TIMEOUT, 0);

@@ -996,6 +996,37 @@ static void test_disk_full(struct agent *a)
     remember(a, 0, 0, 0, 0);
 }
 
+/* One request for one node's name a million times must not cost a view of the node each. */
+static void test_repeated_names(void)
+{
+    enum { NAMES = 400000 };
+    Mu__NodeList list = MU__NODE_LIST__INIT;
+    Mu__Request request = MU__REQUEST__INIT;
+    list.names = malloc(NAMES * sizeof(*list.names));
+    for (list.n_names = 0; list.n_names < NAMES; list.n_names++)
+        list.names[list.n_names] = (char *)"agent1";
+    request.kind_case = MU__REQUEST__KIND_NODE_LIST;
+    request.node_list = &list;
+    Mu__Reply *reply = call(&request);
+    ok(!reply && call_error.code == ERR_LIMIT, "a list of too many nodes is refused: %s", call_error.text);
+    client_reply_free(reply);
+    free(list.names);
+}
+
+static void test_shutdown(void)
+{
+    Mu__Shutdown shutdown = MU__SHUTDOWN__INIT;
+    Mu__Request request = MU__REQUEST__INIT;
+    request.kind_case = MU__REQUEST__KIND_SHUTDOWN;
+    request.shutdown = &shutdown;
+    Mu__Reply *reply = call(&request);
+    ok(reply != NULL, "a request to shut down is answered");
+    client_reply_free(reply);
+    is_int(finish(head_pid), 0, "and ends the head with 0");
+    client_close(cl);
+    ok(head_start(), "(it is started again)");
+}
+
 static void test_stop(void)
 {
     struct error err;
@@ -1050,6 +1081,8 @@ int main(void)
         test_pipelined();
         test_greedy();
         test_liveness(&agent1);
+        test_repeated_names();
+        test_shutdown();
         test_stop();
     }
     agent_drop(&agent1);

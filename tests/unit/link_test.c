@@ -30,6 +30,7 @@ struct end {
     bool in_order;
     struct error error;
     int close_at;   /* link_close() within the callback of this frame */
+    int slow_us;    /* each frame takes so long */
     size_t largest; /* of the output of replies */
     char text[600];
 };
@@ -47,6 +48,7 @@ static void on_frame(struct link *link, Mu__Frame *frame, void *arg)
                   : frame->kind_case == MU__FRAME__KIND_REPLY ? frame->reply->id
                                                               : 0;
     e->frames++;
+    usleep((useconds_t)e->slow_us);
     e->in_order = (e->frames == 1 || id == e->last_id + 1) && (e->frames == 1 || e->in_order);
     e->last_id = id;
     if (frame->kind_case == MU__FRAME__KIND_REPLY && frame->reply->error)
@@ -133,6 +135,36 @@ static void make_pair(struct end *a, struct end *b)
     b->link = link_accept(base, fd[1], NULL, &ops, b, &err);
     ok(a->link && b->link && !a->ready, "two links; nothing is called from inside the call");
     run_until(a->ready && b->ready);
+}
+
+static void close_pair(struct end *a, struct end *b);
+
+static void on_other(evutil_socket_t fd, short what, void *arg)
+{
+    (*(int *)arg)++;
+}
+
+/* Many short requests that are dear to answer, in one read: others are heard between them. */
+static void test_fair(void)
+{
+    struct end a, b;
+    int other = 0, frames_then = 0;
+    make_pair(&a, &b);
+    b.slow_us = 1000;
+    for (uint64_t id = 1; id <= 300; id++)
+        send_request(a.link, id);
+    run_until(b.frames > 0);
+    struct event *timer = evtimer_new(base, on_other, &other);
+    event_add(timer, &(struct timeval){.tv_usec = 1});
+    run_until(other);
+    frames_then = b.frames;
+    ok(frames_then < 300, "another event is heard after %d of 300 frames", frames_then);
+    event_free(timer);
+    link_close(a.link);
+    a.link = NULL;
+    run_until(b.closed);
+    is_int(b.frames, 300, "all frames come, before the end of the connection");
+    ok(b.in_order, "in order");
 }
 
 static void close_pair(struct end *a, struct end *b)
@@ -875,6 +907,7 @@ int main(void)
     if (!mkdtemp(folder))
         return 1;
     test_exchange();
+    test_fair();
     test_long_frames();
     test_pause();
     test_hand_over();
