@@ -146,10 +146,9 @@ start_cluster() {
 }
 # The test makes and starts it by itself; it is only ended with the test.
 track_cluster() { LIB_CLUSTERS+=("$1"); }
-track_pid() { # of a background process of the test's
-    LIB_PIDS+=("$1")
-    disown "$1" # its end is no news
-}
+# When a process started, in ticks since boot: with its number, that names it; a number alone is used again.
+started() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+track_pid() { LIB_PIDS+=("$1:$(started "$1")"); } # of a background process of the test's; it may be waited for
 track_mount() { LIB_UNMOUNT+=("$1"); }
 
 status() { muster cluster status --json | jq -r "$1"; }  # JQ-FILTER
@@ -241,7 +240,9 @@ lib_end() {
         fi
         lib_stop "$dir"
     done
-    for pid in "${LIB_PIDS[@]+"${LIB_PIDS[@]}"}"; do kill -9 "$pid" 2>/dev/null; done
+    for pid in "${LIB_PIDS[@]+"${LIB_PIDS[@]}"}"; do
+        [ -n "${pid#*:}" ] && [ "$(started "${pid%:*}")" = "${pid#*:}" ] && kill -9 "${pid%:*}" 2>/dev/null
+    done
     for dir in "${LIB_UNMOUNT[@]+"${LIB_UNMOUNT[@]}"}"; do umount "$dir" 2>/dev/null; done
     if [ -n "${KEEP-}" ]; then diag "kept: $LIB_TMP"; else rm -rf "$LIB_TMP"; fi
     exit $rc
