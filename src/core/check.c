@@ -115,17 +115,13 @@ static void where(const Mu__JobSpec *spec, struct buf *out)
 }
 
 /* A minimum that no state of the cluster as registered can satisfy is refused at once. */
-static int check_count(struct core *core, const Mu__JobSpec *spec, uint32_t min, uint32_t max,
+static int check_count(const Mu__JobSpec *spec, const struct sched_candidates *c, uint32_t min, uint32_t max,
                        struct error *err)
 {
-    uint32_t nodes;
-    uint64_t cores;
     char range[32];
-    sched_candidates(core->sched, spec->node_groups, spec->n_node_groups, spec->requested_nodes,
-                     spec->n_requested_nodes, &nodes, &cores);
     bool by_node = spec->unit == MU__UNIT_TYPE__UNIT_NODE;
-    uint64_t there = by_node ? nodes : cores;
-    if (min <= there && nodes > 0)
+    uint64_t there = by_node ? c->nodes : c->cores;
+    if (min <= there && c->nodes > 0)
         return 0;
     struct buf text = BUF_INIT;
     where(spec, &text);
@@ -136,9 +132,19 @@ static int check_count(struct core *core, const Mu__JobSpec *spec, uint32_t min,
     return -1;
 }
 
+void job_candidates(struct core *core, const Mu__JobSpec *spec, struct sched_candidates *out)
+{
+    sched_candidates(core->sched, spec->node_groups, spec->n_node_groups, spec->requested_nodes,
+                     spec->n_requested_nodes, out);
+}
+
 int check_fit(struct core *core, const Mu__JobSpec *spec, struct error *err)
 {
-    return check_count(core, spec, spec->min_units ? spec->min_units : 1, spec->max_units, err);
+    struct sched_candidates c;
+    job_candidates(core, spec, &c);
+    int rc = check_count(spec, &c, spec->min_units ? spec->min_units : 1, spec->max_units, err);
+    sched_candidates_end(core->sched, &c);
+    return rc;
 }
 
 void task_range(const Mu__JobSpec *job, const Mu__TaskSpec *task, bool only, uint32_t *min, uint32_t *max)
@@ -157,8 +163,8 @@ void task_range(const Mu__JobSpec *job, const Mu__TaskSpec *task, bool only, uin
         *max = *min;
 }
 
-static int check_required(struct core *core, const Mu__JobSpec *job, const Mu__TaskSpec *task, uint32_t max,
-                          struct error *err)
+static int check_required(struct core *core, const Mu__JobSpec *job, const struct sched_candidates *c,
+                          const Mu__TaskSpec *task, uint32_t max, struct error *err)
 {
     if (check_nodes(core, "requirednodes", task->required_nodes, task->n_required_nodes, err))
         return -1;
@@ -172,21 +178,16 @@ static int check_required(struct core *core, const Mu__JobSpec *job, const Mu__T
                          task->n_required_nodes, max,
                          job->unit == MU__UNIT_TYPE__UNIT_NODE ? "nodes" : "cores");
     for (size_t i = 0; i < task->n_required_nodes; i++) {
-        uint32_t nodes;
-        uint64_t cores;
-        char *one = task->required_nodes[i];
-        bool listed = job->n_requested_nodes == 0;
-        for (size_t k = 0; k < job->n_requested_nodes && !listed; k++)
-            listed = !strcasecmp(job->requested_nodes[k], one);
-        sched_candidates(core->sched, job->node_groups, job->n_node_groups, &one, 1, &nodes, &cores);
-        if (!listed || nodes == 0)
+        const char *one = task->required_nodes[i];
+        if (!sched_candidates_have(core->sched, c, &node_find(core, one)->s))
             return error_set(err, ERR_USAGE, "requirednodes %s: not one of the nodes that the job may use",
                              one);
     }
     return 0;
 }
 
-int check_task(struct core *core, const Mu__JobSpec *job, const Mu__TaskSpec *task, struct error *err)
+int check_task(struct core *core, const Mu__JobSpec *job, const struct sched_candidates *c,
+               const Mu__TaskSpec *task, struct error *err)
 {
     char range[32];
     uint32_t min = task->min_units, max = task->max_units;
@@ -210,7 +211,7 @@ int check_task(struct core *core, const Mu__JobSpec *job, const Mu__TaskSpec *ta
                          range_text(min, max, range, sizeof range), job->max_units);
     if (task->exclusive && !job->exclusive)
         return error_set(err, ERR_USAGE, "exclusive: a task may be exclusive only in an exclusive job");
-    if (check_required(core, job, task, max, err))
+    if (check_required(core, job, c, task, max, err))
         return -1;
-    return job->type == MU__JOB_TYPE__JOB_ADMIN ? 0 : check_count(core, job, min, max, err);
+    return job->type == MU__JOB_TYPE__JOB_ADMIN ? 0 : check_count(job, c, min, max, err);
 }

@@ -210,7 +210,10 @@ const char *actor_name(const struct actor *actor); /* static until the next call
 
 /* check.c (submission) */
 int check_spec(struct core *core, const struct actor *actor, const Mu__JobSpec *spec, struct error *err);
-int check_task(struct core *core, const Mu__JobSpec *job, const Mu__TaskSpec *task, struct error *err);
+/* The nodes that a job may use; sched_candidates_end() ends it. */
+void job_candidates(struct core *core, const Mu__JobSpec *spec, struct sched_candidates *out);
+int check_task(struct core *core, const Mu__JobSpec *job, const struct sched_candidates *candidates,
+               const Mu__TaskSpec *task, struct error *err);
 int check_fit(struct core *core, const Mu__JobSpec *spec, struct error *err);
 /* min and max as they count, from what was said. `only`: the job's only task at its creation. */
 void task_range(const Mu__JobSpec *job, const Mu__TaskSpec *task, bool only, uint32_t *min, uint32_t *max);

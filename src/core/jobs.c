@@ -54,12 +54,17 @@ static Mu__TaskSpec **take_tasks(struct core *core, const Mu__JobSpec *job, Mu__
                                  size_t n, bool create, struct error *err)
 {
     Mu__TaskSpec **specs = xcalloc(n ? n : 1, sizeof(*specs));
+    struct sched_candidates candidates;
     size_t i;
+    job_candidates(core, job, &candidates);
     for (i = 0; i < n; i++) {
         specs[i] = message_copy(tasks[i]);
         task_range(job, tasks[i], create && n == 1, &specs[i]->min_units, &specs[i]->max_units);
-        if (check_task(core, job, specs[i], err) == 0)
-            continue;
+        if (check_task(core, job, &candidates, specs[i], err))
+            break;
+    }
+    sched_candidates_end(core->sched, &candidates);
+    if (i < n) {
         if (n > 1)
             error_prefix(err, "task %zu", i + 1);
         for (size_t k = 0; k <= i; k++)

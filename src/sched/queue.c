@@ -256,19 +256,30 @@ uint32_t sched_group_jobs(struct sched *s, const char *name, uint64_t *example)
 }
 
 void sched_candidates(struct sched *s, char *const *groups, size_t n_groups, char *const *nodes,
-                      size_t n_nodes, uint32_t *node_count, uint64_t *core_count)
+                      size_t n_nodes, struct sched_candidates *out)
 {
-    *node_count = (uint32_t)s->n_nodes;
-    *core_count = s->cores;
     struct sched_class *c = class_get(s, groups, n_groups, nodes, n_nodes);
     class_refresh(s, c);
-    if (!c->all) {
-        *node_count = (uint32_t)c->n_members;
-        *core_count = 0;
-        for (size_t i = 0; i < c->n_members; i++)
-            *core_count += c->members[i]->cores;
-    }
-    class_release(s, c);
+    c->refs++;
+    *out = (struct sched_candidates){.class = c, .nodes = (uint32_t)s->n_nodes, .cores = s->cores};
+    if (c->all)
+        return;
+    out->nodes = (uint32_t)c->n_members;
+    out->cores = 0;
+    for (size_t i = 0; i < c->n_members; i++)
+        out->cores += c->members[i]->cores;
+}
+
+bool sched_candidates_have(struct sched *s, const struct sched_candidates *c, const struct sched_node *node)
+{
+    return class_has(s, c->class, node);
+}
+
+void sched_candidates_end(struct sched *s, struct sched_candidates *c)
+{
+    c->class->refs--;
+    class_release(s, c->class);
+    c->class = NULL;
 }
 
 bool sched_job_candidate(struct sched *s, struct sched_job *job, const struct sched_node *node)

@@ -145,9 +145,18 @@ void sched_group_set(struct sched *s, const char *name, struct sched_node *const
 /* Jobs (not ended) that name the group; *example is the id of one. */
 uint32_t sched_group_jobs(struct sched *s, const char *name, uint64_t *example);
 
-/* What the groups and requested nodes leave, whatever its state: counts for validation. */
+/* What the groups and requested nodes leave, whatever its state, for validation. To find it costs as
+ * much as there are names and nodes: a job's is found once for all its tasks. Ended before the next
+ * change of nodes or groups. */
+struct sched_candidates {
+    struct sched_class *class;
+    uint32_t nodes;
+    uint64_t cores;
+};
 void sched_candidates(struct sched *s, char *const *groups, size_t n_groups, char *const *nodes,
-                      size_t n_nodes, uint32_t *node_count, uint64_t *core_count);
+                      size_t n_nodes, struct sched_candidates *out);
+bool sched_candidates_have(struct sched *s, const struct sched_candidates *c, const struct sched_node *node);
+void sched_candidates_end(struct sched *s, struct sched_candidates *c);
 
 /* ---- jobs and tasks ---- */
 /* Fields id .. max are set by the caller; the job is neither queued nor running after. */

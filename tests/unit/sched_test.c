@@ -225,11 +225,11 @@ static void test_groups(void)
     sched_node_avail(s, &nodes[2], AVAIL_OPEN);
     finish(a);
     is_str(run(), "job2 2.1@n2:1,n3:1 job3 3.1@n1:1 ", "first who waited first, then who still fits");
-    uint32_t count;
-    uint64_t cores;
+    struct sched_candidates c;
     char *both[] = {"red", "blue"};
-    sched_candidates(s, both, 2, NULL, 0, &count, &cores);
-    is_int(count, 1, "several groups: what is in all of them");
+    sched_candidates(s, both, 2, NULL, 0, &c);
+    is_int(c.nodes, 1, "several groups: what is in all of them");
+    sched_candidates_end(s, &c);
     end();
 }
 
