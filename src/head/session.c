@@ -17,15 +17,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <uthash.h>
 
 #define SESSIONS_MAX 8192
+#define USER_SESSIONS_MAX 512 /* of one user who is no administrator: there is room for others */
 #define UNANSWERED_MAX 16384
 #define UNSENT_MAX (16u * 1024 * 1024)
 #define PAUSED_LOOK_MS 50
 #define SOCKET_MODE 0666 /* who a client is comes from the kernel, not from the file's mode */
 
+struct user {
+    uid_t uid;
+    unsigned sessions;
+    UT_hash_handle hh;
+};
+
 struct sessions {
     struct head *head;
+    struct user *users; /* who has sessions */
     struct listener *listener;
     struct event *look;
     LIST_HEAD(session_list, session) list;
@@ -50,12 +59,33 @@ void session_unref(struct session *session)
     free(session);
 }
 
+static struct user *user_of(struct sessions *all, uid_t uid)
+{
+    struct user *user;
+    HASH_FIND(hh, all->users, &uid, sizeof uid, user);
+    if (user)
+        return user;
+    user = xcalloc(1, sizeof *user);
+    user->uid = uid;
+    HASH_ADD(hh, all->users, uid, sizeof user->uid, user);
+    return user;
+}
+
+static void user_release(struct sessions *all, struct user *user)
+{
+    if (!user || --user->sessions)
+        return;
+    HASH_DEL(all->users, user);
+    free(user);
+}
+
 /* The link is over or about to be: nothing may reach it any more. */
 static void session_gone(struct session *s)
 {
     struct sessions *all = s->head->sessions;
     s->link = NULL;
     waits_session_gone(s->head->waits, s);
+    user_release(all, s->user);
     LIST_REMOVE(s, next);
     if (all->count-- == SESSIONS_MAX)
         listener_pause(all->listener, all->shut);
@@ -186,7 +216,13 @@ static int identify(struct session *s, struct error *err)
     if (link_peer_cred(s->link, &s->uid, &gid, &pid))
         return error_sys(err, "cannot tell who the client is");
     s->owner = owner_lookup(s->head->owners, s->uid, gid, &s->admin, err);
-    return s->owner ? 0 : -1;
+    if (!s->owner)
+        return -1;
+    s->user = user_of(s->head->sessions, s->uid);
+    if (++s->user->sessions > USER_SESSIONS_MAX && !s->admin)
+        return error_set(err, ERR_LIMIT, "user %s has %d connections: at most that many", s->owner->name,
+                         USER_SESSIONS_MAX);
+    return 0;
 }
 
 static void on_accept(struct listener *listener, int fd, void *arg)
@@ -237,6 +273,7 @@ void sessions_destroy(struct sessions *sessions)
         next = LIST_NEXT(s, next);
         link_close(s->link);
         waits_session_gone(s->head->waits, s);
+        user_release(sessions, s->user);
         LIST_REMOVE(s, next);
         s->link = NULL;
         session_unref(s);

@@ -20,6 +20,7 @@ struct session {
     struct link *link; /* NULL: gone */
     unsigned refs;
     uid_t uid;
+    struct user *user; /* session.c's */
     Mu__Owner *owner; /* whom its jobs belong to */
     bool admin;
     bool greeted; /* Hello came */

@@ -1013,6 +1013,29 @@ static void test_repeated_names(void)
     free(list.names);
 }
 
+/* One user cannot take all connections there are. */
+static void test_many_connections(void)
+{
+    enum { MANY = 600 };
+    if (geteuid()) {
+        ok(true, "many connections # SKIP needs a second user");
+        return;
+    }
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct error err = {0};
+        int i = 0;
+        if (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
+            _exit(1);
+        while (i < MANY && client_open(head_socket, 5000, &err))
+            i++;
+        _exit(i == 512 && err.code == ERR_LIMIT && strstr(err.text, "512 connections") ? 0 : 2);
+    }
+    is_int(finish(pid), 0, "a user's connections are bounded, with an error that says so");
+    ok(job_state(1) > 0, "and others are served");
+}
+
 static void test_shutdown(void)
 {
     Mu__Shutdown shutdown = MU__SHUTDOWN__INIT;
@@ -1082,6 +1105,7 @@ int main(void)
         test_greedy();
         test_liveness(&agent1);
         test_repeated_names();
+        test_many_connections();
         test_shutdown();
         test_stop();
     }
