@@ -266,6 +266,13 @@ static void take_output(struct front *f, const Mu__StepOutput *o)
 
 /* ---- input ---- */
 
+/* By a timer of no time: an event made active here would run before the loop looks at anything else,
+ * and a rank that closed its stdin takes /dev/zero as fast as it is read. */
+static void continue_direct(struct front *f)
+{
+    event_add(f->input_event, &(const struct timeval){.tv_sec = 0});
+}
+
 static void on_input(evutil_socket_t fd, short what, void *arg)
 {
     struct front *f = arg;
@@ -286,7 +293,7 @@ static void on_input(evutil_socket_t fd, short what, void *arg)
         event_del(f->input_event);
     down(f, FRAME(INPUT, input, &in));
     if (f->input_direct && !f->input_ended && f->input_credit > 0)
-        event_active(f->input_event, EV_READ, 0);
+        continue_direct(f);
 }
 
 static void start_input(struct front *f)
@@ -301,10 +308,12 @@ static void start_input(struct front *f)
     }
     f->input_ready = true;
     f->input_direct = !S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode) && !isatty(STDIN_FILENO);
-    f->input_event =
-        event_new(f->config.base, f->input_direct ? -1 : STDIN_FILENO, EV_READ | EV_PERSIST, on_input, f);
     if (f->input_direct)
-        event_active(f->input_event, EV_READ, 0);
+        f->input_event = evtimer_new(f->config.base, on_input, f);
+    else
+        f->input_event = event_new(f->config.base, STDIN_FILENO, EV_READ | EV_PERSIST, on_input, f);
+    if (f->input_direct)
+        continue_direct(f);
     else
         event_add(f->input_event, NULL);
 }
@@ -316,7 +325,7 @@ static void take_input_credit(struct front *f, uint32_t bytes)
     if (!f->input_ready || f->input_ended || !stopped || f->input_credit <= 0)
         return;
     if (f->input_direct)
-        event_active(f->input_event, EV_READ, 0);
+        continue_direct(f);
     else
         event_add(f->input_event, NULL);
 }
@@ -426,6 +435,9 @@ struct front *front_new(const struct front_config *config)
     sink_open(f, &f->sinks[1], STDERR_FILENO);
     f->partial_timer = evtimer_new(config->base, on_partial_time, f);
     for (int i = 0; i < 3; i++) {
+        struct sigaction was;
+        if (!sigaction(caught[i], NULL, &was) && was.sa_handler == SIG_IGN)
+            continue; /* nohup, a shell's background job: who started us wants it ignored */
         f->signals[i] = evsignal_new(config->base, caught[i], on_signal, f);
         evsignal_add(f->signals[i], NULL);
     }
@@ -437,7 +449,8 @@ void front_free(struct front *f)
     if (!f)
         return;
     for (int i = 0; i < 3; i++)
-        event_free(f->signals[i]);
+        if (f->signals[i])
+            event_free(f->signals[i]);
     for (int i = 0; i < 2; i++) {
         if (f->sinks[i].event)
             event_free(f->sinks[i].event);

@@ -187,6 +187,12 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
         h->ops->event(h->arg, e);
 }
 
+void pmixhost_catch_up(struct pmixhost *h)
+{
+    if (h->mod)
+        on_wake(h->wake_fd, EV_READ, h);
+}
+
 static int start_libpmix(struct pmixhost *h)
 {
     struct error err;
@@ -302,9 +308,13 @@ void pmixhost_answer(struct pmixhost *h, struct pmixmod_event *event, int status
     h->mod->answer(event, status, data, len);
 }
 
-void pmixhost_modex(struct pmixhost *h, uint32_t rank, uint64_t id)
+int pmixhost_modex(struct pmixhost *h, uint32_t rank, uint64_t id)
 {
+    /* Another node's rank may be there before any of ours has connected. */
+    if (start_libpmix(h))
+        return -1;
     h->mod->modex(rank, id);
+    return 0;
 }
 
 void pmixhost_env(struct pmixhost *h, unsigned rank, bool shared_only,

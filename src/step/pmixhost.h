@@ -31,7 +31,10 @@ struct pmixhost *pmixhost_new(struct event_base *base, const struct pmixmod_setu
 void pmixhost_free(struct pmixhost *h);
 void pmixhost_answer(struct pmixhost *h, struct pmixmod_event *event, int status, const void *data,
                      size_t len);
-void pmixhost_modex(struct pmixhost *h, uint32_t rank, uint64_t id);
+/* Hands on now what libpmix has told already. */
+void pmixhost_catch_up(struct pmixhost *h);
+/* A MODEX_LOCAL event with this id will follow; -1: none will (libpmix does not start, which was told). */
+int pmixhost_modex(struct pmixhost *h, uint32_t rank, uint64_t id);
 
 /* What a rank needs in its environment: calls set() for each variable. `shared_only`: only those
  * that are the same for all ranks; else only those that are not. */

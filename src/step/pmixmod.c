@@ -78,21 +78,24 @@ static pmix_status_t client_connected2(const pmix_proc_t *proc, void *object, pm
     return PMIX_SUCCESS;
 }
 
+/* This and abort_fn are answered at once, on libpmix's thread: libpmix 4's callback for these writes
+ * to the client's send queue on whatever thread calls it, and a reply that is queued while its own
+ * thread switches the sending off is never sent. The step asks for what is queued before it judges an exit. */
 static pmix_status_t client_finalized(const pmix_proc_t *proc, void *object, pmix_op_cbfunc_t cbfunc,
                                       void *cbdata)
 {
-    post(event_new(PMIXMOD_FINALIZED, proc, (void *)cbfunc, cbdata));
-    return PMIX_SUCCESS;
+    post(event_new(PMIXMOD_FINALIZED, proc, NULL, NULL));
+    return PMIX_OPERATION_SUCCEEDED;
 }
 
 static pmix_status_t abort_fn(const pmix_proc_t *proc, void *object, int status, const char msg[],
                               pmix_proc_t procs[], size_t nprocs, pmix_op_cbfunc_t cbfunc, void *cbdata)
 {
-    struct pmixmod_event *e = event_new(PMIXMOD_ABORT, proc, (void *)cbfunc, cbdata);
+    struct pmixmod_event *e = event_new(PMIXMOD_ABORT, proc, NULL, NULL);
     e->status = status;
     e->text = xstrdup(msg ? msg : "");
     post(e);
-    return PMIX_SUCCESS;
+    return PMIX_OPERATION_SUCCEEDED;
 }
 
 static int by_number(const void *a, const void *b)

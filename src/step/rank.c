@@ -214,8 +214,9 @@ static void on_exit_event(evutil_socket_t fd, short what, void *arg)
 
 void rank_signal(struct rank *r, int sig)
 {
-    if (r->pid > 0)
-        kill(-r->pid, sig);
+    /* A child that has not run yet is not the leader of its group: its number is all there is. */
+    if (r->pid > 0 && kill(-r->pid, sig))
+        kill(r->pid, sig);
 }
 
 void rank_reap(struct rank *r)
@@ -228,6 +229,16 @@ void rank_reap(struct rank *r)
 bool rank_drained(const struct rank *r)
 {
     return r->exited && r->out[0].fd < 0 && r->out[1].fd < 0;
+}
+
+void rank_close_output(struct rank *r)
+{
+    for (int i = 0; i < 2; i++) {
+        if (r->out[i].fd < 0)
+            continue;
+        close_end(&r->out[i].fd, &r->out[i].event);
+        r->ops->output(r->arg, r, i + 1, NULL, 0);
+    }
 }
 
 void rank_release(struct rank *r)

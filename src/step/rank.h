@@ -70,6 +70,7 @@ void rank_reap(struct rank *r);
 /* Input for its stdin; len 0: the end. */
 void rank_input(struct rank *r, const void *data, size_t len);
 bool rank_drained(const struct rank *r); /* ended, and both output streams too */
+void rank_close_output(struct rank *r);  /* its end is told, whoever still holds it */
 void rank_set_family(struct rank *r, enum family family);
 
 #endif

@@ -29,12 +29,14 @@ static _Noreturn void child_fail(const struct spawn_failure *as, int fail_fd, in
     _exit(127);
 }
 
-static _Noreturn void child_main(const struct spawn *s, unsigned tag, int fail_fd, const sigset_t *mask,
-                                 char *const *script_argv)
+static _Noreturn void child_main(const struct spawn *s, unsigned tag, int fail_fd, pid_t parent,
+                                 const sigset_t *mask, char *const *script_argv)
 {
     struct spawn_failure me = {.tag = tag};
     struct sigaction sa = {.sa_handler = SIG_DFL};
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) /* it died before that */
+        _exit(127);
     /* A session of its own: the terminal's signals do not reach it (we end it our way), and where
      * the kernel shares processors by session, we are not scheduled behind ranks that spin. */
     setsid();
@@ -75,9 +77,10 @@ pid_t spawn_process(const struct spawn *s, unsigned tag, int fail_fd, int *pidfd
     sigset_t all, mask;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &mask);
+    pid_t parent = getpid();
     pid_t pid = (pid_t)syscall(SYS_clone, (unsigned long)(CLONE_PIDFD | SIGCHLD), NULL, pidfd, NULL, NULL);
     if (pid == 0)
-        child_main(s, tag, fail_fd, &mask, fallback);
+        child_main(s, tag, fail_fd, parent, &mask, fallback);
     int saved = errno;
     sigprocmask(SIG_SETMASK, &mask, NULL);
     free(fallback);

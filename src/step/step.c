@@ -38,6 +38,7 @@
 #define GRACE_TERM_MS 250    /* between SIGTERM and SIGKILL */
 #define GRACE_BRANCH_MS 800  /* after that a branch that has not confirmed the end is given up */
 #define GRACE_SILENT_MS 500  /* between the loss of a rank's PMI connection and calling it broken */
+#define DRAIN_MS 1000        /* silence of what ended ranks left open, before it is closed here */
 #define CODE_STARTED_NOT 255 /* -1 of MS-MPI: could not be started, interrupted */
 #define CODE_TIMEOUT 254     /* -2 */
 #define CODE_LOST 253        /* -3: left before finalize, step server lost */
@@ -87,8 +88,9 @@ struct step {
     uint32_t done_below; /* branches (whole subtrees' nodes) that are done */
     uint32_t below;      /* how many nodes are below */
 
-    struct event *kill_event, *grace_event, *timeout_event, *branch_event;
+    struct event *kill_event, *grace_event, *timeout_event, *branch_event, *drain_event;
     bool root, tmpdir_made, reading_paused;
+    bool output_seen; /* since the last look of the drain timer */
     bool ending, swept, local_done, finished;
 
     /* root */
@@ -138,11 +140,16 @@ static void note(struct step *s, const char *fmt, ...)
     buf_free(&b);
 }
 
+static void add_after(struct event *e, uint32_t ms)
+{
+    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
+    evtimer_add(e, &tv);
+}
+
 static struct event *after(struct step *s, uint32_t ms, event_callback_fn fn)
 {
     struct event *e = evtimer_new(s->config.base, fn, s);
-    struct timeval tv = {.tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000};
-    evtimer_add(e, &tv);
+    add_after(e, ms);
     return e;
 }
 
@@ -154,6 +161,23 @@ static void on_kill_time(evutil_socket_t fd, short what, void *arg)
     for (uint32_t i = 0; i < s->ranks_n; i++)
         if (!s->ranks[i].exited)
             rank_signal(&s->ranks[i], SIGKILL);
+    add_after(s->kill_event, GRACE_TERM_MS); /* until they are gone: a kill can miss what was just forked */
+}
+
+/* Bytes that nobody is left to write are not waited for: a process outside of the step can hold a
+ * rank's output (it was handed over, or opened through /proc), and one of another user's we cannot end. */
+static void on_drain_time(evutil_socket_t fd, short what, void *arg)
+{
+    struct step *s = arg;
+    if (s->reading_paused || s->output_seen) { /* there is more, or the reader is slow */
+        s->output_seen = false;
+        add_after(s->drain_event, DRAIN_MS);
+        return;
+    }
+    note(s, "output is still held open by a process outside of the step; it is not waited for");
+    for (uint32_t i = 0; i < s->ranks_n; i++)
+        rank_close_output(&s->ranks[i]);
+    check_over(s);
 }
 
 static void on_branch_time(evutil_socket_t fd, short what, void *arg)
@@ -185,8 +209,7 @@ static void end_here(struct step *s, uint32_t grace_ms)
     if (s->ending)
         return;
     s->ending = true;
-    if (grace_ms)
-        s->kill_event = after(s, grace_ms, on_kill_time);
+    s->kill_event = after(s, grace_ms ? grace_ms : GRACE_TERM_MS, on_kill_time);
     if (s->below && !s->branch_event)
         s->branch_event = after(s, grace_ms + GRACE_BRANCH_MS, on_branch_time);
     check_over(s);
@@ -278,8 +301,11 @@ static void check_over(struct step *s)
     if (!s->swept)
         return;
     for (uint32_t i = 0; i < s->ranks_n && !s->local_done; i++)
-        if (!rank_drained(&s->ranks[i]))
+        if (!rank_drained(&s->ranks[i])) {
+            if (!s->drain_event)
+                s->drain_event = after(s, DRAIN_MS, on_drain_time);
             return;
+        }
     if (!s->local_done) {
         s->local_done = true;
         if (!s->root && s->launch) {
@@ -330,6 +356,7 @@ static void rank_output(void *arg, struct rank *r, int stream, const char *data,
     o.rank = r->number;
     o.stream = (uint32_t)stream;
     o.data = (ProtobufCBinaryData){len, (uint8_t *)data};
+    s->output_seen = true;
     s->credit -= (int64_t)len;
     if (s->credit <= 0)
         pause_reading(s, true);
@@ -446,6 +473,8 @@ static void blame(struct step *s, struct rank *r)
 {
     int status = r->status;
     on_start_failure(event_get_fd(s->fail_event), EV_READ, s); /* said before it ended */
+    if (s->pmix)
+        pmixhost_catch_up(s->pmix); /* so was this */
     if (r->unstarted)
         return;
     bool early = r->family != FAMILY_NONE && !r->finalized;
@@ -654,8 +683,16 @@ static void take_modex(struct step *s, const Mu__StepModex *m)
     a->from = m->from;
     a->next = s->asked;
     s->asked = a;
-    if (s->pmix)
-        pmixhost_modex(s->pmix, m->rank, a->local_id);
+    if (s->pmix && pmixhost_modex(s->pmix, m->rank, a->local_id) == 0)
+        return;
+    /* libpmix waits for an answer: a node that cannot give one says so. */
+    s->asked = a->next;
+    free(a);
+    Mu__StepModexReply r = MU__STEP_MODEX_REPLY__INIT;
+    r.to = m->from;
+    r.id = m->id;
+    r.status = -1;
+    route(s, r.to, FRAME(MODEX_REPLY, modex_reply, &r));
 }
 
 static void pmix_modex_local(struct step *s, struct pmixmod_event *e)
@@ -1310,6 +1347,7 @@ void step_free(struct step *s)
     free_event(s->grace_event);
     free_event(s->timeout_event);
     free_event(s->branch_event);
+    free_event(s->drain_event);
     if (s->fail_event) {
         close(event_get_fd(s->fail_event));
         close(s->fail_fd);

@@ -65,7 +65,7 @@ is "$(head -c 200000000 /dev/zero | tr '\0' 'x' | mpiexec -n 2 sh -c '[ $PMI_RAN
 mkfifo slow
 mpiexec -n 2 sh -c 'exec yes' >slow 2>/dev/null &
 slow_pid=$!
-LIB_PIDS=("$slow_pid") # not disowned: its exit code is wanted
+LIB_PIDS=("$slow_pid:$(started $slow_pid)") # not disowned: its exit code is wanted
 exec 5<slow
 read -r _ <&5
 settled() { # its processor time does not move any more
@@ -117,10 +117,57 @@ one_line_error 255 "cannot be started: cannot execute /no/such: No such file" "a
 one_line_error 255 "cannot be started: cannot enter work directory /no/where: No such file" "a missing folder" \
     mpiexec -n 2 -wdir /no/where true
 one_line_error 254 "took longer than 1 s" "-timeout" mpiexec -timeout 1 -n 2 sleep $nap
+begin() { # COMMAND...: in the background, its exit code wanted
+    "$@" >out 2>&1 &
+    pid=$!
+    LIB_PIDS+=("$pid:$(started $pid)")
+}
+finish() { # -> $rc $said $ms
+    local from
+    from=$(now_ms)
+    wait_for 20 gone $pid || kill -9 $pid
+    wait $pid
+    rc=$?
+    ms=$(($(now_ms) - from))
+    said=$(cat out)
+}
+napping() { [ "$(pgrep -fc "^sleep $nap")" -ge 2 ]; }
+# What a shell starts in the background ignores SIGINT, and mpiexec would too.
 for sig in INT TERM; do
-    took timeout -s $sig 0.5 mpiexec -n 2 sh -c "trap '' TERM; sleep $nap & wait; sleep $nap"
+    begin env --default-signal=INT mpiexec -n 2 sh -c "trap '' TERM; sleep $nap & wait; sleep $nap"
+    wait_for 20 napping
+    kill -s $sig $pid
+    finish
     like "$said" "interrupted by signal" "SIG$sig ends it"
     [ $ms -lt 1500 ] && pass "within a second" || fail "within a second" "$ms ms"
+done
+begin env --ignore-signal=HUP mpiexec -n 1 sh -c "while [ ! -e go ]; do sleep 0.01; done; echo went on"
+wait_for 20 pgrep -P $pid
+kill -s HUP $pid
+touch go
+finish
+is "$rc $said" "0 went on" "a hangup that nohup ignores is ignored"
+begin mpiexec -n 1 sh -c 'exec <&-; echo begun; exec sleep '$nap </dev/zero
+wait_for 20 grep -q begun out
+kill -s TERM $pid
+finish
+like "$said" "interrupted by signal" "endless input that a rank does not want does not keep mpiexec from its signals"
+begin mpiexec -n 1 sh -c 'echo $$ >holder; while [ ! -e let-go ]; do sleep 0.01; done; echo last words'
+wait_for 20 test -s holder
+exec 7>/proc/"$(cat holder)"/fd/1 # a pipe of the rank's, held by a stranger to the step
+touch let-go
+finish
+exec 7>&-
+is "$rc $said" "0 last words" "a rank's output that somebody else holds open does not keep the step"
+for early in INT TERM; do # as early as can be: the ranks may not have become leaders of their groups
+    for i in 1 2 3 4 5; do
+        begin env --default-signal=INT mpiexec -n 4 sleep $nap
+        wait_for 20 pgrep -P $pid
+        kill -s $early $pid
+        finish
+        [ "$ms" -lt 5000 ] || break
+    done
+    [ "$ms" -lt 5000 ] && pass "SIG$early just after the start ends it too" || fail "SIG$early just after the start" "$ms ms"
 done
 mpiexec -n 2 sh -c "setsid sleep $nap & sleep $nap & exit 0"
 is $? 0 "ranks that leave processes behind"

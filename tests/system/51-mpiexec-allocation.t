@@ -114,7 +114,7 @@ kill_one() {
 begin() { # three nodes, in the background, until all ranks sleep
     TMPDIR=$LIB_TMP/tmp "$allocation" 3 1 mpiexec sleep $nap >out 2>&1 &
     pid=$!
-    LIB_PIDS=("$pid") # not disowned: its exit code is wanted
+    LIB_PIDS=("$pid:$(started $pid)") # not disowned: its exit code is wanted
     wait_for 10 eval '[ "$(pgrep -fc "^sleep $nap")" = 3 ]'
 }
 finish() {
