@@ -5,8 +5,8 @@
  * after a signal, an abort or a lost node they are ended at once. Ending is SIGTERM, then SIGKILL until
  * nobody is left. A branch tells its faults to the root, which gives the order.
  *
- * Nothing here waits without a limit: not for ranks, not for branches, not for the end of output that
- * somebody outside of the step holds open.
+ * What may never come is not waited for: a branch that does not confirm, the end of output that somebody
+ * outside of the step holds open. A killed rank is: the kernel ends it.
  */
 #include "step/step_private.h"
 #include "base/mem.h"
@@ -26,8 +26,7 @@ static void on_kill_time(evutil_socket_t fd, short what, void *arg)
     for (uint32_t i = 0; i < s->ranks_n; i++)
         if (!s->ranks[i].exited)
             rank_signal(&s->ranks[i], SIGKILL);
-    step_again_after(s->kill_event,
-                     GRACE_TERM_MS); /* until they are gone: a kill can miss what was just forked */
+    step_again_after(s->kill_event, GRACE_TERM_MS); /* until they are gone */
 }
 
 /* Bytes that nobody is left to write are not waited for: a process outside of the step can hold a
