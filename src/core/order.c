@@ -14,6 +14,10 @@
 #include <string.h>
 
 #define RUNTIME_INFINITE "2147483647"
+/* The kernel refuses a program one of whose variables is longer than 128 KiB. HPC Pack's limit is far
+ * lower, and so is its word for a list that does not fit; our mpiexec reads no list, but its allocation. */
+#define LIST_TEXT_MAX 32768
+#define LIST_OVERFLOW "Overflow"
 
 /* Variables that mpiexec hands on to the ranks wherever they run. */
 #define ENVLIST                                                                                              \
@@ -39,6 +43,11 @@ __attribute__((format(printf, 3, 4))) static void env_addf(Mu__PrepareOrder *o, 
     env_add(o, name, text);
 }
 
+static void env_list(Mu__PrepareOrder *o, const char *name, const struct buf *list)
+{
+    env_add(o, name, list->len > LIST_TEXT_MAX ? LIST_OVERFLOW : buf_str(list));
+}
+
 static void env_runtime(Mu__PrepareOrder *o, uint32_t seconds)
 {
     if (seconds)
@@ -61,10 +70,10 @@ static void env_nodes(Mu__PrepareOrder *o, const Mu__Attempt *a)
     const Mu__AttemptNode *mine = a->nodes[o->my_index];
     for (size_t i = 0; i < mine->n_cores; i++)
         buf_addf(&ids, "%s%u", i ? " " : "", mine->cores[i]);
-    env_add(o, "CCP_NODES", buf_str(&nodes));
-    env_add(o, "CCP_NODES_CORES", buf_str(&nodes));
+    env_list(o, "CCP_NODES", &nodes);
+    env_list(o, "CCP_NODES_CORES", &nodes);
     env_addf(o, "CCP_NUMCPUS", "%zu", cores);
-    env_add(o, "CCP_COREIDS", buf_str(&ids));
+    env_list(o, "CCP_COREIDS", &ids);
     buf_free(&nodes);
     buf_free(&ids);
 }

@@ -2,12 +2,15 @@
 #include "head/order.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "head/nodelink.h"
 #include "head/outspool.h"
+#include "wire/frame.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define ORDER_BYTES_MAX (1024u * 1024)
+#define PREPARE_BYTES_MAX (FRAME_MAX - 2 * ORDER_BYTES_MAX) /* what has gathered goes in the same frame */
 #define PSK_BYTES 32
 #define ROUTE_BYTES 24
 
@@ -84,21 +87,46 @@ static int complete(Mu__PrepareOrder *p, struct head *head, struct error *err)
     return 0;
 }
 
+/* An order that no frame can carry will never get there: the task fails, as if the node had said so. */
+static void refuse_long(struct head *head, const struct effect *effect, size_t bytes)
+{
+    char text[200];
+    Mu__AttemptReport report = MU__ATTEMPT_REPORT__INIT;
+    snprintf(text, sizeof text,
+             "the order for this task would be %zu bytes long, and at most %u can be sent: "
+             "ask for fewer nodes or cores",
+             bytes, PREPARE_BYTES_MAX);
+    report.attempt = effect->attempt;
+    report.phase = MU__ATTEMPT_PHASE__PHASE_REFUSED;
+    report.failure = MU__TASK_FAILURE__FAIL_SETUP;
+    report.message = text;
+    nodelink_report(head, effect->node, &report);
+}
+
 static void add_prepare(struct order *order, struct head *head, const struct effect *effect)
 {
     struct error err;
+    const Mu__Attempt *attempt = core_attempt(head->core, effect->attempt);
+    if (!attempt || attempt->state == MU__ATTEMPT_STATE__ATTEMPT_ENDING) /* since: an END follows */
+        return;
     Mu__PrepareOrder *p = core_prepare_order(head->core, effect->attempt, effect->node);
-    if (!p) /* ended since: an END follows */
+    if (!p)
         return;
     if (complete(p, head, &err)) {
         log_error("attempt %llu cannot be prepared: %s", (unsigned long long)effect->attempt, err.text);
         mu__prepare_order__free_unpacked(p, NULL);
         return;
     }
+    size_t bytes = mu__prepare_order__get_packed_size(p);
+    if (bytes > PREPARE_BYTES_MAX) {
+        mu__prepare_order__free_unpacked(p, NULL);
+        refuse_long(head, effect, bytes);
+        return;
+    }
     order->msg.prepare =
         xgrow(order->msg.prepare, &order->prepare_cap, order->msg.n_prepare + 1, sizeof *order->msg.prepare);
     order->msg.prepare[order->msg.n_prepare++] = p;
-    order->bytes += mu__prepare_order__get_packed_size(p) + 8;
+    order->bytes += bytes + 8;
 }
 
 static void add_end(struct order *order, struct head *head, const struct effect *effect)

@@ -610,6 +610,35 @@ static void test_order(void)
        "none where there is none");
 }
 
+static const char *order_env(const Mu__PrepareOrder *o, const char *name)
+{
+    for (size_t i = 0; o && i < o->n_env; i++)
+        if (!strcmp(o->env[i]->name, name))
+            return o->env[i]->value;
+    return "(absent)";
+}
+
+/* No variable may be longer than the kernel takes, no order longer than a frame. */
+static void test_order_of_many(void)
+{
+    enum { NODES = 600, CORES = 128 };
+    char name[64];
+    start(15000);
+    for (int i = 0; i < NODES; i++) {
+        snprintf(name, sizeof name, "a-node-whose-name-is-really-quite-long-for-the-test-%04d", i);
+        node_is_up(name, name, CORES, NULL, 0);
+    }
+    set_nodes(NULL, true, false);
+    submit(true, NODES, 0, NULL);
+    Mu__PrepareOrder *o = core_prepare_order(core, 1, name);
+    is_str(order_env(o, "CCP_NODES"), "Overflow", "a list of nodes that is too long");
+    is_str(order_env(o, "CCP_NODES_CORES"), "Overflow", "and with their cores");
+    is_int(strlen(order_env(o, "CCP_COREIDS")), 10 * 2 + 90 * 3 + 28 * 4 - 1, "a list of cores that is not");
+    size_t each = o ? mu__prepare_order__get_packed_size(o) / NODES : 0;
+    ok(each > 0 && each * 5000 < 4u << 20, "an order of 5,000 nodes: %zu bytes", each * 5000);
+    mu__prepare_order__free_unpacked(o, NULL);
+}
+
 static void test_groups_in_use(void)
 {
     char *one[] = {"node1"};
@@ -772,6 +801,7 @@ int main(void)
     test_offline();
     test_admin_job();
     test_order();
+    test_order_of_many();
     test_groups_in_use();
     test_resume();
     test_events();
