@@ -93,6 +93,8 @@ uint64_t attempt_start(struct core *core, struct task *task, const struct sched_
     row->task_id = task->row->id;
     row->state = ATTEMPT(PREPARING);
     row->runtime_s = task->row->spec->runtime_s;
+    row->lease_ms = core->config.lease_ms;
+    row->lease_grace_ms = core->config.grace_ms;
     row->n_nodes = n;
     row->nodes = xcalloc(n, sizeof(*row->nodes));
     for (size_t i = 0; i < n; i++)

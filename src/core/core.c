@@ -267,7 +267,6 @@ static void resume_nodes(struct core *core)
         sched_node_add(core->sched, &node->s, node->row->name, node->row->cores);
         node_watch(core, node);
         node_avail(core, node);
-        timer_set(core, &node->timer, node_lease_end(core, core->up_ms));
     }
     const Mu__Group *group = NULL;
     while ((group = core_next_group(core, group ? group->name : NULL)))
@@ -384,13 +383,33 @@ static void drop_attempt(struct core *core, struct attempt *a)
     attempt_free(core, a);
 }
 
+/* From now on heartbeats renew with this head's times. */
+static void resume_lease(struct core *core, struct attempt *a)
+{
+    Mu__Attempt *row = a->row;
+    if (row->lease_ms >= core->config.lease_ms && row->lease_grace_ms >= core->config.grace_ms)
+        return;
+    if (row->lease_ms < core->config.lease_ms)
+        row->lease_ms = core->config.lease_ms;
+    if (row->lease_grace_ms < core->config.grace_ms)
+        row->lease_grace_ms = core->config.grace_ms;
+    attempt_touch(core, a);
+}
+
 static void resume_attempts(struct core *core)
 {
+    const Mu__Node *node = NULL;
     struct attempt *a, *next;
     for (a = attempts_first(&core->attempts); a; a = next) {
         next = attempts_after(a);
-        if (!resume_attempt(core, a))
+        if (resume_attempt(core, a))
+            resume_lease(core, a);
+        else
             drop_attempt(core, a);
+    }
+    while ((node = core_next_node(core, node ? node->name : NULL))) {
+        struct node *n = node_find(core, node->name);
+        timer_set(core, &n->timer, node_lease_end(core, n, core->up_ms));
     }
 }
 

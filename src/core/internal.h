@@ -268,7 +268,8 @@ void node_avail(struct core *core, struct node *node);  /* tells the scheduler w
 void node_settle(struct core *core, struct node *node); /* Draining to Offline, new core count */
 bool nodes_settle(struct core *core);                   /* all that wait for it; whether one did */
 void node_watch(struct core *core, struct node *node);  /* after its state or cores_wanted changed */
-int64_t node_lease_end(const struct core *core, int64_t lost_up_ms); /* uptime: nothing lives there */
+/* Uptime: nothing lives there. */
+int64_t node_lease_end(const struct core *core, struct node *node, int64_t lost_up_ms);
 void node_lease_over(struct core *core, struct node *node);
 void group_publish(struct core *core, const struct group *group);
 

@@ -192,11 +192,18 @@ void node_up(struct core *core, const Mu__NodeHello *h, struct result *r)
     admin_wake(core);
 }
 
-/* When the lease runs out, the keeper first asks the task to end and waits the grace period. */
-int64_t node_lease_end(const struct core *core, int64_t lost_up_ms)
+/* When the lease runs out, the keeper first asks the task to end and waits the grace period. Attempts
+ * that a head with longer times has prepared keep those. */
+int64_t node_lease_end(const struct core *core, struct node *node, int64_t lost_up_ms)
 {
     const struct core_config *c = &core->config;
-    return lost_up_ms + c->lease_ms + c->grace_ms + c->lease_margin_ms;
+    int64_t longest = (int64_t)c->lease_ms + c->grace_ms;
+    struct part *part;
+    for (uint64_t id = 0; (part = node_part_after(node, id)); id = part->attempt->row->id) {
+        int64_t its = (int64_t)part->attempt->row->lease_ms + part->attempt->row->lease_grace_ms;
+        longest = its > longest ? its : longest;
+    }
+    return lost_up_ms + longest + c->lease_margin_ms;
 }
 
 void node_down(struct core *core, const char *name, struct result *r)
@@ -214,7 +221,7 @@ void node_down(struct core *core, const char *name, struct result *r)
     node_touch(core, node);
     event_node(core, node, "Unreachable", "", "head");
     node_avail(core, node);
-    timer_set(core, &node->timer, node_lease_end(core, core->up_ms));
+    timer_set(core, &node->timer, node_lease_end(core, node, core->up_ms));
 }
 
 /* Its attempts have ended themselves by now. */

@@ -150,8 +150,8 @@ Mu__PrepareOrder *core_prepare_order(const struct core *core, uint64_t id, const
     for (size_t i = 0; i < a->row->n_nodes; i++)
         o->nodes[o->n_nodes++] = peer_row(&a->parts[i]);
     o->runtime_s = a->row->runtime_s;
-    o->lease_ms = core->config.lease_ms;
-    o->grace_ms = core->config.grace_ms;
+    o->lease_ms = a->row->lease_ms;
+    o->grace_ms = a->row->lease_grace_ms;
     o->go = a->row->n_nodes == 1;
     o->admin = task->job->row->spec->type == MU__JOB_TYPE__JOB_ADMIN;
     return o;

@@ -688,6 +688,36 @@ static void test_resume(void)
     is_int(core_attempt(core, 1)->state, MU__ATTEMPT_STATE__ATTEMPT_STARTING, "it goes on");
 }
 
+/* A head that is started with shorter times must not think that what an earlier one prepared is over. */
+static void test_shorter_lease(void)
+{
+    struct batch rows = {0}, batch = {0};
+    struct core_config config;
+    struct error err;
+    cluster(1, 1);
+    submit(false, 1, 0, NULL);
+    core_rows(core, &rows);
+    for (uint32_t lease = 1000; lease <= 900000; lease += 899000) {
+        core_config_default(&config);
+        config.lease_ms = lease;
+        config.grace_ms = 0;
+        struct core *next = core_create(&config);
+        for (size_t i = 0; i < rows.count; i++)
+            core_load(next, &rows.rows[i], &err);
+        core_begin(next, 5000, 0);
+        core_resume(next, 9);
+        effects_free(&effects);
+        core_end(next, &batch, &effects);
+        int64_t longest = lease > 600000 ? lease : 600000;
+        is_int(core_deadline(next), 5000 + longest + 15000 + 10000, "a lease of %u ms after one of 600000", lease);
+        batch_free(&batch);
+        batch_free(&rows);
+        core_rows(next, &rows); /* the third head comes after the second */
+        core_destroy(next);
+    }
+    batch_free(&rows);
+}
+
 static void test_events(void)
 {
     cluster(1, 1);
@@ -804,6 +834,7 @@ int main(void)
     test_order_of_many();
     test_groups_in_use();
     test_resume();
+    test_shorter_lease();
     test_events();
     test_lease_and_grace();
     test_long_lists();
