@@ -80,7 +80,7 @@ static void on_join(struct peer *p, const Mu__JoinRequest *request)
     struct link *link = p->link;
     Mu__Frame frame = MU__FRAME__INIT;
     frame.kind_case = MU__FRAME__KIND_JOIN_REPLY;
-    frame.join_reply = join_handle(h->joins, request, link_peer_text(link));
+    frame.join_reply = join_handle(h->joins, request, link_peer_name(link), link_peer_text(link));
     link_send(link, &frame);
     mu__join_reply__free_unpacked(frame.join_reply, NULL);
     peer_free(p);

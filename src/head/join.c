@@ -197,10 +197,12 @@ static bool too_many_failures(struct joins *joins)
     return joins->failures >= FAILURES_MAX;
 }
 
-/* A name belongs to one machine; another one gets it only by a token made for that very name. */
+/* A name belongs to one machine, which shows its certificate when it joins again. An install id proves
+ * nothing. Any other machine gets the name only by a token made for that very name. */
 static int name_is_free(struct joins *joins, const struct live_token *t, const char *name,
-                        const char *install_id, struct error *err)
+                        const char *install_id, const char *shown, struct error *err)
 {
+    bool proven = shown && !strncmp(shown, "node:", 5) && !strcasecmp(shown + 5, name);
     const Mu__Node *node = core_node(joins->head->core, name);
     const char *connected = nodelink_install_id(joins->head->nodelinks, name);
     struct joined *j;
@@ -209,8 +211,8 @@ static int name_is_free(struct joins *joins, const struct live_token *t, const c
     HASH_FIND_STR(joins->joined, key, j);
     if (connected && strcmp(connected, install_id))
         return error_set(err, ERR_EXISTS, "another machine is connected as node %s", name);
-    if (!*t->name &&
-        ((node && strcmp(node->install_id, install_id)) || (j && strcmp(j->install_id, install_id))))
+    if (!*t->name && ((node && (!proven || strcmp(node->install_id, install_id))) ||
+                      (j && strcmp(j->install_id, install_id))))
         return error_set(err, ERR_EXISTS, "node %s exists; a token made for that name can replace it", name);
     return 0;
 }
@@ -242,8 +244,8 @@ static int use_token(struct joins *joins, struct live_token *t, struct error *er
     return tokens_store(joins, err);
 }
 
-static int join(struct joins *joins, const Mu__JoinRequest *r, struct buf *cert, struct buf *ca,
-                struct error *err)
+static int join(struct joins *joins, const Mu__JoinRequest *r, const char *shown, struct buf *cert,
+                struct buf *ca, struct error *err)
 {
     struct head *h = joins->head;
     if (node_name_check("node name", r->name, err))
@@ -255,7 +257,7 @@ static int join(struct joins *joins, const Mu__JoinRequest *r, struct buf *cert,
         return -1;
     if (*t->name && strcasecmp(t->name, r->name))
         return error_set(err, ERR_DENIED, "the token is for node %s, not for %s", t->name, r->name);
-    if (name_is_free(joins, t, r->name, r->install_id, err) ||
+    if (name_is_free(joins, t, r->name, r->install_id, shown, err) ||
         ca_sign(h->dir, r->name, r->csr_pem.data, r->csr_pem.len, cert, err) ||
         file_read(h->dirfd, "ca.crt", 65536, ca, err))
         return -1;
@@ -263,7 +265,8 @@ static int join(struct joins *joins, const Mu__JoinRequest *r, struct buf *cert,
     return use_token(joins, t, err);
 }
 
-Mu__JoinReply *join_handle(struct joins *joins, const Mu__JoinRequest *request, const char *peer)
+Mu__JoinReply *join_handle(struct joins *joins, const Mu__JoinRequest *request, const char *shown,
+                           const char *peer)
 {
     struct buf cert = BUF_INIT, ca = BUF_INIT;
     struct error err;
@@ -272,7 +275,7 @@ Mu__JoinReply *join_handle(struct joins *joins, const Mu__JoinRequest *request, 
     int rc = too_many_failures(joins)
                  ? error_set(&err, ERR_UNAVAILABLE, "too many failed joins; try again in %d s",
                              FAILURE_WINDOW_MS / 1000)
-                 : join(joins, request, &cert, &ca, &err);
+                 : join(joins, request, shown, &cert, &ca, &err);
     if (rc == 0) {
         log_info("node %s has joined from %s", request->name, peer);
         reply->cert_pem.len = cert.len;

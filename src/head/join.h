@@ -15,8 +15,10 @@ void joins_destroy(struct joins *joins); /* NULL is fine */
 /* Makes a token and stores it. `text` is what the admin hands on. */
 int token_create(struct joins *joins, const Mu__TokenCreate *request, struct buf *text,
                  int64_t *expires_wall_ms, struct error *err);
-/* Answers a JoinRequest, with a certificate or an error; the caller frees the reply. `peer` is for
- * the log. Many failures in short time: nobody is heard for a while. */
-Mu__JoinReply *join_handle(struct joins *joins, const Mu__JoinRequest *request, const char *peer);
+/* Answers a JoinRequest, with a certificate or an error; the caller frees the reply. `shown` is the name in
+ * the certificate that the machine has shown, NULL: none. `peer` is for the log. Many failures in short
+ * time: nobody is heard for a while. */
+Mu__JoinReply *join_handle(struct joins *joins, const Mu__JoinRequest *request, const char *shown,
+                           const char *peer);
 
 #endif

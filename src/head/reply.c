@@ -349,6 +349,7 @@ static void memberships_free(struct membership *all)
 
 struct node_view {
     Mu__NodeInfo info;
+    Mu__Node node;
     Mu__NodeLoad load;
     Mu__CoreUse *uses;
 };
@@ -387,13 +388,18 @@ static void view_core_use(struct core *core, const Mu__Node *node, bool cores, s
     free(jobs);
 }
 
-static void view_node(struct head *h, const Mu__Node *node, bool cores, struct membership *groups,
+/* What tells one installation from another is for administrators. */
+static void view_node(struct session *s, const Mu__Node *node, bool cores, struct membership *groups,
                       struct node_view *v)
 {
+    struct head *h = s->head;
     struct membership *m = membership_find(groups, node->name);
     mu__node_info__init(&v->info);
     mu__node_load__init(&v->load);
-    v->info.node = (Mu__Node *)node;
+    v->node = *node;
+    if (!s->admin)
+        v->node.install_id = v->node.boot_id = (char *)"";
+    v->info.node = &v->node;
     v->info.seen_ms_ago = -1;
     nodelink_load(h->nodelinks, node->name, &v->load, &v->info.seen_ms_ago);
     v->info.load = &v->load;
@@ -420,7 +426,7 @@ static void send_nodes(struct session *s, uint64_t request, const Mu__Node **nod
     struct membership *groups = memberships(s->head->core);
     body.nodes = xcalloc(count + 1, sizeof *body.nodes);
     for (size_t i = 0; i < count; i++) {
-        view_node(s->head, nodes[i], cores, groups, &views[i]);
+        view_node(s, nodes[i], cores, groups, &views[i]);
         body.nodes[body.n_nodes++] = &views[i].info;
     }
     reply.kind_case = MU__REPLY__KIND_NODES;

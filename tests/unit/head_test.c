@@ -132,6 +132,7 @@ struct agent {
     struct tls_context *tls;
     struct link *link;
     bool greeted, closed, silent;
+    bool shows; /* when it joins: its certificate */
     char error[512]; /* of the head's Hello */
     uint64_t generation;
     Mu__JoinReply *joined;
@@ -269,7 +270,7 @@ static const char *agent_join(struct agent *a, const char *token)
     struct buf csr = BUF_INIT;
     snprintf(text, sizeof text, "no answer");
     if (token_parse(token, &parsed, &err) || node_csr(a->dir, a->name, &csr, &err) ||
-        !(a->tls = tls_join(parsed.fingerprint, &err)) ||
+        !(a->tls = a->shows ? tls_node(a->dir, &err) : tls_join(parsed.fingerprint, &err)) ||
         !(a->link = link_connect_tcp(base, "127.0.0.1", head_port(), a->tls, "head", &agent_ops, a, &err))) {
         snprintf(text, sizeof text, "%s", err.text);
         return text;
@@ -648,6 +649,27 @@ static void test_join(struct agent *a, struct agent *b)
     ok(nodes_online(names, 2), "they are taken online: %s", call_error.text);
 }
 
+/* Knowing a node's install id is no proof of being that node; its certificate is. */
+static void test_join_again(struct agent *a)
+{
+    char *token = make_token("");
+    struct agent twin;
+    agent_init(&twin, a->name);
+    snprintf(twin.dir, sizeof twin.dir, "%s/third", folder);
+    snprintf(twin.install_id, sizeof twin.install_id, "%s", a->install_id);
+    const char *said = agent_join(&twin, token);
+    ok(said && strstr(said, "made for that name"), "an install id does not get a node's name: %s",
+       said ? said : "it joined");
+    agent_drop(a);
+    tls_free(a->tls);
+    a->tls = NULL;
+    a->shows = true;
+    said = agent_join(a, token);
+    ok(!said, "its certificate does%s%s", said ? ": " : "", said ? said : "");
+    ok(agent_connect(a), "and it is back");
+    free(token);
+}
+
 static void test_one_job(struct agent *a)
 {
     uint64_t job = submit("echo hello", 0);
@@ -837,9 +859,15 @@ static void test_refusals(void)
         Mu__Reply *reply = NULL;
         request.kind_case = MU__REQUEST__KIND_TOKEN_CREATE;
         request.token_create = &token;
-        _exit(c && client_call(c, &request, 5000, &reply, &err) && err.code == ERR_DENIED ? 0 : 1);
+        if (!c || !client_call(c, &request, 5000, &reply, &err) || err.code != ERR_DENIED)
+            _exit(1);
+        mu__node_list__init(&nodes);
+        request.kind_case = MU__REQUEST__KIND_NODE_LIST;
+        request.node_list = &nodes;
+        _exit(client_call(c, &request, 5000, &reply, &err) || !reply->nodes->n_nodes ||
+              *reply->nodes->nodes[0]->node->install_id);
     }
-    is_int(finish(pid), 0, "an ordinary user may not make tokens");
+    is_int(finish(pid), 0, "an ordinary user may not make tokens, and sees no install ids");
 }
 
 static void test_follow(struct agent *a)
@@ -1091,6 +1119,7 @@ int main(void)
     test_newer_store();
     if (cl) {
         test_join(&agent1, &agent2);
+        test_join_again(&agent1);
         test_refusals();
         agent_drop(&agent2);
         test_one_job(&agent1);
