@@ -238,6 +238,8 @@ static void library_settings(const char *topology_xml)
 {
     setenv("PMIX_MCA_gds", "hash", 1);
     setenv("PMIX_MCA_psec", "native,none", 0);
+    /* Without it libpmix asks for the account's home, and takes for granted that there is an account. */
+    setenv("HOME", "/", 0);
     if (topology_xml[0]) {
         /* Reading it takes 1 ms, discovering it 12. */
         setenv("HWLOC_XMLFILE", topology_xml, 1);

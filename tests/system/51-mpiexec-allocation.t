@@ -21,6 +21,13 @@ done
 mkdir probe
 ok "the probe writes topology and template" muster-step --probe --out probe
 is "$(ls probe)" $'pmix.env\ntopology.xml' "both files"
+if am_root; then
+    mkdir -m 777 nameless
+    ok "also as a user without account and home" setpriv --reuid 23456 --regid 23456 --clear-groups \
+        env -u HOME "$MUSTER_BIN/muster-step" --probe --out nameless
+else
+    skip "also as a user without account and home" "needs root"
+fi
 like "$(cat probe/pmix.env)" 'PMIX_RANK=@RANK@' "with words for what differs"
 chmod -R a+rX probe
 export ALLOCATION_XML=$LIB_TMP/probe/topology.xml
