@@ -284,7 +284,8 @@ void conn_close_flushed(struct conn *c, int ms)
     while (c && !c->dead && (c->wire_at < c->wire.len || c->control.len || c->data.len)) {
         int64_t left = limit - clock_boot_ms();
         struct pollfd p = {.fd = c->fd, .events = POLLOUT};
-        if (left <= 0 || poll(&p, 1, (int)left) <= 0)
+        int n = left > 0 ? poll(&p, 1, (int)left) : 0;
+        if (n == 0 || (n < 0 && errno != EINTR))
             break;
         flush(c);
     }
