@@ -1,7 +1,9 @@
 /* step_port.c - the port on which the steps of other nodes call. See step_port.h.
  *
- * Bounded: as many connections as CALLERS_MAX may be without a whole preamble, each for 5 s; new
- * ones then wait in the kernel's queue. */
+ * A caller has 5 s from its accept for the whole preamble, however many bytes have come. At most
+ * CALLERS_MAX are without one; then each new one takes the place of the oldest of the address that
+ * holds most places. So silent callers from one address displace each other and nobody else, and a
+ * step, which sends its preamble with the connection, is served before it can be the oldest. */
 #include "node/step_port.h"
 #include "base/buf.h"
 #include "base/file.h"
@@ -11,8 +13,10 @@
 #include "node/attempts.h"
 #include "wire/listener.h"
 
+#include <bsd/sys/queue.h>
 #include <errno.h>
 #include <event2/event.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,22 +32,29 @@
 struct caller {
     struct step_port *port;
     int fd;
-    struct event *event;
+    struct in6_addr from; /* IPv4 as a mapped one */
+    struct event *readable, *late;
     uint8_t got[PREAMBLE_LEN];
     size_t have;
+    TAILQ_ENTRY(caller) next;
 };
+TAILQ_HEAD(callers, caller);
+
 struct step_port {
     struct agent *agent;
     struct listener *listener;
-    unsigned callers;
+    struct callers callers; /* oldest first */
+    unsigned count;
 };
 
 static void caller_free(struct caller *c)
 {
-    if (c->port->callers-- == CALLERS_MAX)
-        listener_pause(c->port->listener, false);
-    if (c->event)
-        event_free(c->event);
+    TAILQ_REMOVE(&c->port->callers, c, next);
+    c->port->count--;
+    if (c->readable)
+        event_free(c->readable);
+    if (c->late)
+        event_free(c->late);
     close(c->fd);
     free(c);
 }
@@ -51,10 +62,6 @@ static void caller_free(struct caller *c)
 static void on_bytes(evutil_socket_t fd, short what, void *arg)
 {
     struct caller *c = arg;
-    if (what & EV_TIMEOUT) {
-        caller_free(c);
-        return;
-    }
     ssize_t n = read(fd, c->got + c->have, PREAMBLE_LEN - c->have);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
@@ -67,17 +74,62 @@ static void on_bytes(evutil_socket_t fd, short what, void *arg)
     caller_free(c); /* the keeper has a descriptor of its own now */
 }
 
+static void on_late(evutil_socket_t fd, short what, void *arg)
+{
+    caller_free(arg);
+}
+
+static struct in6_addr address_of(int fd)
+{
+    struct in6_addr out = IN6ADDR_ANY_INIT;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } peer = {0};
+    socklen_t len = sizeof peer;
+    if (getpeername(fd, &peer.any, &len))
+        return out;
+    if (peer.any.sa_family == AF_INET6)
+        return peer.v6.sin6_addr;
+    out.s6_addr[10] = out.s6_addr[11] = 0xff;
+    memcpy(out.s6_addr + 12, &peer.v4.sin_addr, 4);
+    return out;
+}
+
+/* The oldest of the address with the most callers; of addresses with equally many, the oldest of all. */
+static struct caller *greediest(struct step_port *port)
+{
+    struct caller *c, *other, *found = NULL;
+    unsigned most = 0;
+    TAILQ_FOREACH (c, &port->callers, next) {
+        unsigned count = 0;
+        TAILQ_FOREACH (other, &port->callers, next)
+            count += IN6_ARE_ADDR_EQUAL(&c->from, &other->from);
+        if (count > most) {
+            most = count;
+            found = c;
+        }
+    }
+    return found;
+}
+
 static void on_accept(struct listener *listener, int fd, void *arg)
 {
     struct step_port *port = arg;
+    struct event_base *base = port->agent->base;
     struct timeval tv = {.tv_sec = PREAMBLE_S};
+    if (port->count == CALLERS_MAX)
+        caller_free(greediest(port));
     struct caller *c = xcalloc(1, sizeof *c);
     c->port = port;
     c->fd = fd;
-    if (++port->callers == CALLERS_MAX)
-        listener_pause(listener, true);
-    c->event = event_new(port->agent->base, fd, EV_READ | EV_PERSIST, on_bytes, c);
-    if (!c->event || event_add(c->event, &tv))
+    c->from = address_of(fd);
+    TAILQ_INSERT_TAIL(&port->callers, c, next);
+    port->count++;
+    c->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_bytes, c);
+    c->late = evtimer_new(base, on_late, c);
+    if (!c->readable || !c->late || event_add(c->readable, NULL) || evtimer_add(c->late, &tv))
         caller_free(c);
 }
 
@@ -105,6 +157,7 @@ struct step_port *step_port_create(struct agent *agent, struct error *err)
     const char *address = agent->config.address[0] ? agent->config.address : "0.0.0.0";
     uint16_t wanted = (uint16_t)agent->config.port, last = wanted ? 0 : remembered(agent);
     port->agent = agent;
+    TAILQ_INIT(&port->callers);
     if (last)
         port->listener = listen_on(port, address, last, err);
     if (!port->listener)
@@ -127,6 +180,8 @@ void step_port_destroy(struct step_port *port)
 {
     if (!port)
         return;
+    while (!TAILQ_EMPTY(&port->callers))
+        caller_free(TAILQ_FIRST(&port->callers));
     listener_free(port->listener);
     free(port);
 }

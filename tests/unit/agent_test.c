@@ -580,6 +580,47 @@ static void test_steps(void)
     is_str(text, "", "after that the route leads nowhere");
 }
 
+/* Silent callers must not keep others out, and one that drips must not stay. */
+static void test_silent_callers(void)
+{
+    enum { SILENT = 300 };
+    char text[4096];
+    int silent[SILENT];
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16_t)hello->port)};
+    inet_pton(AF_INET, "127.0.0.1", &in.sin_addr);
+    submit(46, "sleep 1000");
+    ok(wait_until(seen(46, MU__ATTEMPT_PHASE__PHASE_RUNNING)), "a task runs");
+    int64_t start = clock_boot_ms();
+    for (int i = 0; i < SILENT; i++) {
+        silent[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (connect(silent[i], (struct sockaddr *)&in, sizeof in))
+            printf("# connect: %s\n", strerror(errno));
+    }
+    read_all(call_step(46, "MUSTEP1\n"), text, sizeof text);
+    int64_t took = clock_boot_ms() - start;
+    ok(!strncmp(text, "branch ", 7) && took < 3000, "beside 300 silent callers a step is served (%d ms)",
+       (int)took);
+    for (int i = 0; i < SILENT; i++)
+        close(silent[i]);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ok(connect(fd, (struct sockaddr *)&in, sizeof in) == 0, "one calls and sends a byte every 400 ms");
+    start = clock_boot_ms();
+    int64_t next = 0;
+    ok(wait_until(({
+           took = clock_boot_ms() - start;
+           if (took >= next && next < 12000) {
+               send(fd, "M", 1, MSG_NOSIGNAL);
+               next += 400;
+           }
+           poll(&(struct pollfd){fd, POLLIN, 0}, 1, 0) == 1;
+       })),
+       "it is hung up on");
+    ok(took > 4000 && took < 7500, "5 s after it called (%d ms)", (int)took);
+    close(fd);
+    order_end(46, 0);
+    ok(wait_until(seen(46, RELEASED)), "the task ends");
+}
+
 static void test_generation(void)
 {
     unsigned before = hellos;
@@ -687,6 +728,7 @@ int main(int argc, char **argv)
     test_dead_keeper();
     test_go_before_keeper();
     test_steps();
+    test_silent_callers();
     test_generation();
     test_speed(argc > 1 ? (unsigned)atoi(argv[1]) : 100);
     stop_agent(SIGTERM);
