@@ -309,9 +309,9 @@ static void start_task(void)
         task_failed_to_start(text);
         return;
     }
-    pid_t pid = custody_fork(k.cgroup);
+    pid_t self = getpid(), pid = custody_fork(k.cgroup);
     if (pid == 0)
-        launch_task(&k.order, k.order.stdout_path[0] ? -1 : k.output[1], errors[1]);
+        launch_task(&k.order, self, k.order.stdout_path[0] ? -1 : k.output[1], errors[1]);
     int saved = errno;
     close(errors[1]);
     if (pid < 0) {
@@ -407,9 +407,9 @@ static void start_step(const char *role, int socket)
     } else {
         step->number = ++k.step_count;
         step->cgroup = step_cgroup(step->number);
-        pid_t pid = custody_fork(step->cgroup >= 0 ? step->cgroup : k.cgroup);
+        pid_t self = getpid(), pid = custody_fork(step->cgroup >= 0 ? step->cgroup : k.cgroup);
         if (pid == 0)
-            launch_step(&k.order, role, socket, context, k.order.stdout_path[0] ? -1 : k.output[1]);
+            launch_step(&k.order, self, role, socket, context, k.order.stdout_path[0] ? -1 : k.output[1]);
         if (pid < 0)
             say("cannot start muster-step", strerror(errno));
         step->pid = pid > 0 ? pid : 0;

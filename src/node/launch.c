@@ -122,7 +122,9 @@ static void become_user(const struct order *order)
         fail(126, "cannot set no_new_privs: %s", strerror(errno));
 }
 
-/* Dies with the keeper: without a keeper nobody would keep limits and count the output. */
+/* Dies with the keeper: without a keeper nobody would keep limits and count the output. The signal
+ * comes for a death after prctl(), the look at the parent is for one before. It stands after the change
+ * of identity, which resets the signal. */
 static void die_with(pid_t keeper)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -243,10 +245,9 @@ static _Noreturn void run_command(const char *command)
     run(argv);
 }
 
-_Noreturn void launch_task(const struct order *order, int output, int error)
+_Noreturn void launch_task(const struct order *order, pid_t keeper, int output, int error)
 {
     int fds[2] = {error, output};
-    pid_t keeper = getppid();
     node_name = order->node;
     keep_descriptors(fds, 2);
     error_fd = 3;
@@ -267,10 +268,10 @@ _Noreturn void launch_task(const struct order *order, int output, int error)
     run_command(order->command);
 }
 
-_Noreturn void launch_step(const struct order *order, const char *role, int socket, int context, int output)
+_Noreturn void launch_step(const struct order *order, pid_t keeper, const char *role, int socket, int context,
+                           int output)
 {
     int fds[3] = {socket, context, output};
-    pid_t keeper = getppid();
     node_name = order->node;
     error_fd = -1;
     keep_descriptors(fds, 3);

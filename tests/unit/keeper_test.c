@@ -459,6 +459,28 @@ static void test_dead_keeper(void)
     trial_end(&t);
 }
 
+/* The child of a keeper that died between fork and the child's first look: its parent is another one. */
+static void test_orphan(void)
+{
+    char path[128];
+    int status = 0;
+    struct trial t;
+    snprintf(path, sizeof path, "%s/orphan", base);
+    trial_init(&t, "true");
+    order_set(&t.order.stdout_path, path);
+    order_set(&t.order.home, "/");
+    order_set(&t.order.home_fallback, "");
+    order_set(&t.order.stdin_path, "");
+    order_set(&t.order.stderr_path, "");
+    pid_t pid = fork();
+    if (pid == 0)
+        launch_task(&t.order, getppid() + 1, -1, dup(2));
+    waitpid(pid, &status, 0);
+    ok(WIFEXITED(status) && WEXITSTATUS(status) == 126, "a task whose keeper is gone ends before it runs");
+    ok(access(path, F_OK) != 0, "and has touched nothing");
+    order_release(&t.order);
+}
+
 static void test_codec(void)
 {
     struct order a = {.attempt = 7, .uid = 1000, .go = 1}, b = {0};
@@ -527,6 +549,7 @@ int main(int argc, char **argv)
     char name[80];
     snprintf(name, sizeof name, "muster-test-%s", base + 5);
     test_codec();
+    test_orphan();
     groups = cgroup_open(name, &err);
     for (int pass = groups >= 0 ? 0 : 1; pass < 2; pass++) {
         with_groups = pass == 0;
