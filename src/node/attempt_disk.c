@@ -81,14 +81,14 @@ void attempt_write_status(struct attempt *a, const struct report *report)
         close(fd);
 }
 
-/* A status with another number is left from the folder's last use. */
+/* A status with another number is left from the folder's last use; an empty one is being written. */
 bool attempt_read_status(struct attempt *a, struct report *r)
 {
     char path[64];
     struct buf text = BUF_INIT;
     struct error err;
     snprintf(path, sizeof path, "%s/status", a->name);
-    bool good = a->folder && file_read(a->all->folder, path, KEEPER_STATUS_LEN, &text, NULL) == 0;
+    bool good = a->folder && file_read(a->all->folder, path, KEEPER_STATUS_LEN, &text, NULL) == 0 && text.len;
     if (good && report_parse(r, buf_str(&text), text.len, &err)) {
         log_error("attempt %s: status: %s", a->name, err.text);
         good = false;
