@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -260,6 +261,28 @@ static void test_output(void)
     ok(trial_run(&t), "a task that prints 20 MB ends");
     is_int(t.report.output_total, 20000000, "all of it is counted");
     ok(fstatat(t.folder, "out", &st, 0) == 0 && st.st_size < 5000000, "and the file is bounded");
+    trial_end(&t);
+}
+
+/* As on a full disk: the file of output cannot grow. The limit is the keeper's, the others only start it. */
+static void test_output_lost(void)
+{
+    struct trial t;
+    struct rlimit was, small;
+    char text[8192];
+    getrlimit(RLIMIT_FSIZE, &was);
+    trial_init(&t, "head -c 1000 /dev/zero; sleep 0.2; head -c 20000 /dev/zero; exit 3");
+    small = (struct rlimit){8192, was.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    trial_start(&t);
+    setrlimit(RLIMIT_FSIZE, &was);
+    ok(wait_phase(&t, KEEPER_RELEASED), "a task whose output cannot be kept ends");
+    is_int(t.report.exit_code, 3, "with its own exit code");
+    is_str(t.report.message, "node01: output was lost: cannot write output spool: File too large",
+           "and the loss is told, with its cause");
+    ok(read_output(&t, text, sizeof text) >= 1000, "what was kept before can be read");
+    ok(faccessat(t.folder, "status", F_OK, 0) == 0, "the status is written");
     trial_end(&t);
 }
 
@@ -562,6 +585,7 @@ int main(int argc, char **argv)
         test_files();
         test_environment();
         test_output();
+        test_output_lost();
         test_left_over();
         test_cancel();
         test_limits();
