@@ -37,9 +37,10 @@ struct attempt {
     int64_t renewed_ms;
     int control;
     struct event *readable;
-    struct event *sweep; /* timer while something of a dead keeper may live */
-    char *end_order;     /* for a keeper that we have no connection to so far */
-    bool go_order;       /* the same */
+    struct event *writable; /* while its keeper's socket is full and a command waits */
+    struct event *sweep;    /* timer while something of a dead keeper may live */
+    char *end_order;        /* the last one; told again to a keeper that calls */
+    bool go_waits, end_waits; /* not yet in the hands of its keeper: full, or not connected so far */
     struct report report;
     bool dirty, streams; /* in the lists below */
     struct spool spool;
@@ -96,7 +97,11 @@ void disk_sweep_run_dirs(struct attempts *all);
 
 /* attempt_keeper.c */
 void attempt_spawn(struct attempt *a);
-void attempt_tell(struct attempt *a, const char *text); /* a command; nothing without a connection */
+/* A command that may be lost, because it is repeated: a lease. False: it was. */
+bool attempt_tell(struct attempt *a, const char *text);
+/* These may not: they wait until the keeper's socket takes them, or for its next call. */
+void attempt_tell_go(struct attempt *a);
+void attempt_tell_end(struct attempt *a, const char *text); /* instead of an earlier one that waits */
 void attempt_look(struct attempt *a); /* at one whose keeper is not connected: over, dead, or to wait for */
 /* Nothing of it lives: this is how it ended. */
 void attempt_take_end(struct attempt *a, const struct report *report);

@@ -2,7 +2,10 @@
  *
  * A keeper is heard over a socket pair, or, by an agent that came later, over the connection with
  * which it calls. When the connection ends, the status says how the attempt ended; without one and
- * with the lock free, the keeper was killed, and the agent itself ends what is left. */
+ * with the lock free, the keeper was killed, and the agent itself ends what is left.
+ *
+ * A keeper that stands still (stopped, or starved by its own task) does not read, and its socket fills
+ * up. What must reach it then waits here: at most one "go" and the last "end". */
 #include "node/attempt.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -31,7 +34,9 @@ void attempt_close_control(struct attempt *a)
 {
     if (a->readable)
         event_free(a->readable);
-    a->readable = NULL;
+    if (a->writable)
+        event_free(a->writable);
+    a->readable = a->writable = NULL;
     if (a->control >= 0)
         close(a->control);
     a->control = -1;
@@ -146,10 +151,51 @@ static void keeper_gone(struct attempt *a)
         sweep(a);
 }
 
-void attempt_tell(struct attempt *a, const char *text)
+bool attempt_tell(struct attempt *a, const char *text)
 {
-    if (a->control >= 0 && send(a->control, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+    if (a->control < 0)
+        return false;
+    if (send(a->control, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
+        return true;
+    if (errno != EAGAIN)
         log_warn("attempt %s: its keeper was not told \"%.20s\": %s", a->name, text, strerror(errno));
+    return false;
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg);
+
+/* What waits, as far as the socket takes it; the rest when it can be written to. */
+static void tell_waiting(struct attempt *a)
+{
+    if (a->go_waits)
+        a->go_waits = !attempt_tell(a, "go");
+    if (a->end_waits)
+        a->end_waits = !attempt_tell(a, a->end_order);
+    if (a->control < 0 || (!a->go_waits && !a->end_waits))
+        return;
+    if (!a->writable)
+        a->writable = event_new(a->all->agent->base, a->control, EV_WRITE, on_writable, a);
+    if (!a->writable || event_add(a->writable, NULL))
+        log_error("attempt %s: cannot watch its keeper", a->name);
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+    tell_waiting(arg);
+}
+
+void attempt_tell_go(struct attempt *a)
+{
+    a->go_waits = true;
+    tell_waiting(a);
+}
+
+void attempt_tell_end(struct attempt *a, const char *text)
+{
+    free(a->end_order);
+    a->end_order = xstrdup(text);
+    a->end_waits = true;
+    tell_waiting(a);
 }
 
 static void take_report(struct attempt *a, const struct report *r)
@@ -193,11 +239,8 @@ static void watch(struct attempt *a, int control)
     a->readable = event_new(a->all->agent->base, control, EV_READ | EV_PERSIST, on_control, a);
     if (!a->readable || event_add(a->readable, NULL))
         log_error("attempt %s: cannot watch its keeper", a->name);
-    if (a->go_order)
-        attempt_tell(a, "go");
-    if (a->end_order)
-        attempt_tell(a, a->end_order);
-    a->go_order = false;
+    a->end_waits = a->end_order != NULL; /* again: the last connection may have ended before it was read */
+    tell_waiting(a);
 }
 
 /* Looks at an attempt whose keeper is not connected: it is over, or left for dead, or it will call. */

@@ -261,8 +261,8 @@ void attempts_go(struct attempts *all, uint64_t id)
     struct attempt *a = attempt_find(all, id);
     if (!a)
         return;            /* an END will follow: the head learns from our Hello that it is not here */
-    attempt_tell(a, "go"); /* once is enough for a keeper; it runs the task only once */
-    a->go_order = a->control < 0;
+    if (a->alive)
+        attempt_tell_go(a); /* a keeper that hears it twice runs the task once */
     if (a->report.phase > KEEPER_PREPARED)
         attempt_say(a);
 }
@@ -281,9 +281,7 @@ void attempts_end(struct attempts *all, const Mu__EndOrder *order)
         attempt_write_status(a, &a->report);
     } else if (a->alive) {
         snprintf(text, sizeof text, "end %u %.400s", order->grace_ms, order->cause);
-        attempt_tell(a, text);
-        if (a->control < 0 && !a->end_order)
-            a->end_order = xstrdup(text);
+        attempt_tell_end(a, text);
     } else {
         /* What was refused is as good as released, now that the head has heard why. */
         a->report.phase = KEEPER_RELEASED;
@@ -333,9 +331,9 @@ void attempts_renew(struct attempts *all, uint32_t lease_ms)
         /* A keeper is not woken more often than it needs: it may share a processor with the task. */
         if (a->control < 0 || !a->lease_ms || left <= 0 || now - a->renewed_ms < a->lease_ms / 10)
             continue;
-        a->renewed_ms = now;
         snprintf(text, sizeof text, "lease %lld", (long long)left);
-        attempt_tell(a, text);
+        if (attempt_tell(a, text))
+            a->renewed_ms = now;
     }
 }
 

@@ -621,6 +621,37 @@ static void test_silent_callers(void)
     ok(wait_until(seen(46, RELEASED)), "the task ends");
 }
 
+/* A keeper that stands still does not read; what it is told meanwhile must not be lost. */
+static void test_full_keeper(void)
+{
+    enum { CALLS = 1000 };
+    static int calls[CALLS];
+    static struct pollfd polled[CALLS];
+    struct order_parts x;
+    int count = 0, full = 0;
+    prepare_fill(&x, 47, "echo went");
+    x.p.go = false;
+    x.p.psk.len = 0; /* no MPI steps: the keeper turns them all away */
+    order_prepare(&x, true);
+    ok(wait_until(seen(47, MU__ATTEMPT_PHASE__PHASE_PREPARED)), "an attempt is prepared");
+    pid_t keeper = find_keeper(47);
+    ok(keeper > 1 && kill(keeper, SIGSTOP) == 0, "its keeper stands still");
+    while (count < CALLS && !full) {
+        calls[count] = call_step(47, "MUSTEP1\n");
+        polled[count] = (struct pollfd){calls[count], POLLIN, 0};
+        full = poll(polled, (nfds_t)++count, 2); /* the agent hangs up on what it cannot hand over */
+    }
+    ok(full > 0, "and its socket is full after %d calls", count);
+    order_numbers(47, true, false);
+    unsigned seen_beats = beats;
+    wait_until(beats > seen_beats + 2);
+    kill(keeper, SIGCONT);
+    ok(wait_until(seen(47, RELEASED)), "then go reaches it nevertheless");
+    is_int(heard[47].last.exit_code, 0, "and the task runs");
+    for (int i = 0; i < count; i++)
+        close(calls[i]);
+}
+
 static void test_generation(void)
 {
     unsigned before = hellos;
@@ -729,6 +760,7 @@ int main(int argc, char **argv)
     test_go_before_keeper();
     test_steps();
     test_silent_callers();
+    test_full_keeper();
     test_generation();
     test_speed(argc > 1 ? (unsigned)atoi(argv[1]) : 100);
     stop_agent(SIGTERM);
