@@ -21,6 +21,7 @@
 #include "wire/tls.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -342,6 +343,18 @@ static void on_dial(evutil_socket_t fd, short what, void *arg)
 
 static pid_t probe_pid;
 
+/* What probes that were killed have left in their folder. */
+static void sweep_probes(const char *out)
+{
+    struct error err;
+    DIR *dir = opendir(out);
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (!strncmp(e->d_name, "probe-", 6) && file_remove_tree(dirfd(dir), e->d_name, &err))
+            log_warn("%s/%s: %s", out, e->d_name, err.text);
+    if (dir)
+        closedir(dir);
+}
+
 /* The topology and what the MPI libraries need of it are found once per boot, by a program that
  * links them (the agent does not); steps start faster with it, and work without it. */
 static void probe(struct agent *agent)
@@ -354,6 +367,7 @@ static void probe(struct agent *agent)
     snprintf(program, sizeof program, "%s/muster-step", agent->config.bin);
     if (snprintf(file, sizeof file, "%s/topology.xml", out) >= (int)sizeof file || access(program, X_OK))
         return;
+    sweep_probes(out);
     free(agent->topology);
     agent->topology = xstrdup(file);
     if (access(file, R_OK) == 0)
@@ -452,6 +466,20 @@ static int make_run_dir(const char *path, struct error *err)
     return 0;
 }
 
+/* Two agents would each sweep away the folders of the other's attempts. Held until the process ends. */
+static int lock_run_dir(struct agent *agent, struct error *err)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/lock", agent->config.run_dir);
+    if (file_lock(AT_FDCWD, path, err) >= 0)
+        return 0;
+    return err->code == ERR_EXISTS
+               ? error_set(err, ERR_EXISTS,
+                           "another muster-node uses %s: give each its own \"run_dir\" in %s/node.json",
+                           agent->config.run_dir, agent->dir_path)
+               : -1;
+}
+
 static int open_all(struct agent *agent, struct error *err)
 {
     char path[PATH_MAX];
@@ -467,7 +495,7 @@ static int open_all(struct agent *agent, struct error *err)
                    : -1;
     if (install_id_read(agent->dir, agent->install_id, err))
         return -1;
-    if (make_run_dir(agent->config.run_dir, err))
+    if (make_run_dir(agent->config.run_dir, err) || lock_run_dir(agent, err))
         return -1;
     agent->base = event_base_new();
     if (!agent->base)

@@ -16,6 +16,7 @@
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -262,7 +263,13 @@ struct pmixhost *pmixhost_new(struct event_base *base, const struct pmixmod_setu
     h->arg = arg;
     h->wake_fd = -1;
     LIST_INIT(&h->proxies);
-    if (template_load(&h->template, probe_folder, err) || (h->listen_fd = listen_local(&h->port, err)) < 0) {
+    /* The folder in which ours will be: unlike /tmp it goes with the attempt. */
+    char scratch[PATH_MAX];
+    snprintf(scratch, sizeof scratch, "%s", setup->tmpdir);
+    char *slash = strrchr(scratch, '/');
+    if (slash)
+        *slash = 0;
+    if (template_load(&h->template, probe_folder, scratch, err) || (h->listen_fd = listen_local(&h->port, err)) < 0) {
         template_free(&h->template);
         free(h);
         return NULL;

@@ -6,9 +6,12 @@
  * "Server-specific interfaces" and "Process management".
  */
 #include "step/pmixmod.h"
+#include "base/file.h"
 #include "base/mem.h"
 
+#include <fcntl.h>
 #include <hwloc.h>
+#include <limits.h>
 #include <pmix.h>
 #include <pmix_server.h>
 #include <pthread.h>
@@ -464,7 +467,7 @@ static int topology_xml(struct buf *xml, struct error *err)
     return 0;
 }
 
-static int probe(struct buf *env, struct buf *xml, struct error *err)
+static int probe(const char *folder, struct buf *env, struct buf *xml, struct error *err)
 {
     static const char nspace[] = "muster-probe-nspace", server_nspace[] = "muster-probe-server";
     char host[] = "muster-probe-host", port_text[16], **list = NULL;
@@ -472,9 +475,9 @@ static int probe(struct buf *env, struct buf *xml, struct error *err)
     if (topology_xml(xml, err))
         return -1;
     library_settings("");
-    char tmp[] = "/tmp/muster-probe-XXXXXX";
-    if (!mkdtemp(tmp))
-        return error_sys(err, "cannot make a folder in /tmp");
+    char tmp[PATH_MAX];
+    if (snprintf(tmp, sizeof tmp, "%s/probe-XXXXXX", folder) >= (int)sizeof tmp || !mkdtemp(tmp))
+        return error_sys(err, "cannot make a folder in %s", folder);
     int rc = init(server_nspace, host, tmp, err);
     if (rc == 0) {
         pmix_nspace_t ns;
@@ -503,7 +506,7 @@ static int probe(struct buf *env, struct buf *xml, struct error *err)
         buf_free(&line);
     }
     PMIx_server_finalize();
-    rmdir(tmp);
+    file_remove_tree(AT_FDCWD, tmp, NULL);
     return rc;
 }
 

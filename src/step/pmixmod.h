@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define PMIXMOD_ABI 2
+#define PMIXMOD_ABI 3
 
 struct pmixmod_setup {
     const char *nspace;        /* of the job: 128 random bits are in it */
@@ -63,8 +63,9 @@ struct pmixmod {
     void (*answer)(struct pmixmod_event *event, int status, const void *data, size_t len);
     void (*modex)(uint32_t rank, uint64_t id); /* a MODEX_LOCAL event will follow */
     /* What setup_fork gives a rank, as "NAME=VALUE\n" lines with @NSPACE@, @RANK@, @SERVER@, @PORT@,
-     * @HOST@ and @TMPDIR@ for what differs, and the machine's topology. For a process that ends after. */
-    int (*probe)(struct buf *env, struct buf *xml, struct error *err);
+     * @HOST@ and @TMPDIR@ for what differs, and the machine's topology. For a process that ends after.
+     * libpmix makes its files in a folder probe-XXXXXX in `folder` meanwhile. */
+    int (*probe)(const char *folder, struct buf *env, struct buf *xml, struct error *err);
 };
 
 /* The module, loaded at the first call. NULL: err says what is missing. */

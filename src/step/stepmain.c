@@ -138,6 +138,7 @@ static int serve(bool root)
 static int probe(const char *folder)
 {
     struct error err;
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* an agent that is started anew clears up and probes again */
     if (template_record(folder, &err)) {
         fprintf(stderr, "muster-step: %s\n", err.text);
         return 1;

@@ -27,7 +27,7 @@ int template_record(const char *folder, struct error *err)
     if (!mod)
         return -1;
     struct buf env = BUF_INIT, xml = BUF_INIT;
-    int rc = mod->probe(&env, &xml, err);
+    int rc = mod->probe(folder, &env, &xml, err);
     int dir = rc ? -1 : open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (rc == 0 && dir < 0)
         rc = error_sys(err, "cannot open folder %s", folder);
@@ -115,11 +115,12 @@ static bool is_ours(const char *folder)
     return lstat(folder, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 022);
 }
 
-static int make_anew(struct template *t, struct error *err)
+static int make_anew(struct template *t, const char *scratch, struct error *err)
 {
-    char folder[] = "/tmp/muster-probe-XXXXXX";
-    if (!mkdtemp(folder))
-        return error_sys(err, "cannot make a folder in /tmp");
+    char folder[PATH_MAX];
+    if (snprintf(folder, sizeof folder, "%s/muster-probe-XXXXXX", scratch) >= (int)sizeof folder ||
+        !mkdtemp(folder))
+        return error_sys(err, "cannot make a folder in %s", scratch);
     int rc = record_in_child(folder, err);
     if (rc == 0)
         rc = read_env(t, folder, err);
@@ -129,7 +130,7 @@ static int make_anew(struct template *t, struct error *err)
     return rc;
 }
 
-int template_load(struct template *t, const char *folder, struct error *err)
+int template_load(struct template *t, const char *folder, const char *scratch, struct error *err)
 {
     *t = (struct template){.topology_xml = xstrdup("")};
     if (folder && read_env(t, folder, NULL) == 0)
@@ -141,7 +142,7 @@ int template_load(struct template *t, const char *folder, struct error *err)
         if (file_mkdirs(cache, 0700, NULL) == 0 && is_ours(cache))
             return record_in_child(cache, err) ? -1 : read_env(t, cache, err);
     }
-    return make_anew(t, err);
+    return make_anew(t, scratch, err);
 }
 
 void template_free(struct template *t)

@@ -16,8 +16,9 @@ struct template
     char *topology_xml; /* path of hwloc's file, "" for none */
 };
 
-/* `folder`: where `muster-step --probe` has written; NULL: the user's cache. */
-int template_load(struct template *t, const char *folder, struct error *err);
+/* `folder`: where `muster-step --probe` has written; NULL: the user's cache. `scratch`: an existing folder
+ * in which one is made for a moment when neither holds anything. */
+int template_load(struct template *t, const char *folder, const char *scratch, struct error *err);
 void template_free(struct template *t);
 /* Records into `folder` (existing): topology.xml, pmix.env. In this process, which should end then. */
 int template_record(const char *folder, struct error *err);

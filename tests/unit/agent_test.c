@@ -344,6 +344,38 @@ static void test_join(void)
     file_write(AT_FDCWD, path, config, (size_t)len, 0600, false, NULL);
 }
 
+/* Before the agent runs: a probe that was killed has left its folder, a short one for this boot. */
+static char probe_left[300];
+static void leave_probe(void)
+{
+    struct buf boot = BUF_INIT;
+    char path[300];
+    file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &boot, NULL);
+    snprintf(path, sizeof path, "%s/boot-%.36s/probe-XXXX", run_dir, buf_str(&boot));
+    file_mkdirs(path, 0755, NULL);
+    snprintf(probe_left, sizeof probe_left, "%s", path);
+    buf_free(&boot);
+}
+
+static void test_same_run_dir(void)
+{
+    char program[1100], other[160], from[200], to[200];
+    struct buf text = BUF_INIT;
+    snprintf(program, sizeof program, "%s/muster-node", bin);
+    snprintf(other, sizeof other, "%s/other", top);
+    mkdir(other, 0700);
+    snprintf(from, sizeof from, "%s/node.json", node_dir);
+    snprintf(to, sizeof to, "%s/node.json", other);
+    file_read(AT_FDCWD, from, 65536, &text, NULL);
+    file_write(AT_FDCWD, to, text.data, text.len, 0600, false, NULL);
+    const char *argv[] = {program, "run", "--dir", other, NULL};
+    is_int(run_wait(argv), 1, "a second agent with the same run folder refuses to start");
+    buf_reset(&text);
+    file_read(AT_FDCWD, log_path, 1000000, &text, NULL);
+    ok(strstr(buf_str(&text), "another muster-node uses") != NULL, "and says why");
+    buf_free(&text);
+}
+
 static void test_one(void)
 {
     struct order_parts x;
@@ -749,10 +781,13 @@ int main(int argc, char **argv)
         return 1;
     }
     test_join();
+    leave_probe();
     start_agent();
     ok(wait_until(hellos == 1 && beats >= 2), "the agent says hello and beats");
     is_str(hello->name, "node01", "with its name");
     ok(hello->cores > 0 && hello->memory_mb > 0 && hello->port > 0 && *hello->boot_id, "and what it is");
+    ok(access(probe_left, F_OK) != 0, "what a killed probe left is gone");
+    test_same_run_dir();
     test_one();
     test_two_phases();
     test_restart();
