@@ -158,8 +158,7 @@ static void print_nodes(struct context *ctx, const json_t *nodes)
     struct table *t = table_new(columns);
     size_t i;
     const json_t *n;
-    json_array_foreach((json_t *)nodes, i, n)
-    {
+    json_array_foreach ((json_t *)nodes, i, n) {
         table_add(t, text_of(n, "name"));
         table_add(t, text_of(n, "state"));
         table_add(t, text_of(n, "health"));

@@ -21,7 +21,7 @@ struct session {
     unsigned refs;
     uid_t uid;
     struct user *user; /* session.c's */
-    Mu__Owner *owner; /* whom its jobs belong to */
+    Mu__Owner *owner;  /* whom its jobs belong to */
     bool admin;
     bool greeted; /* Hello came */
     bool paused;

@@ -96,7 +96,8 @@ static uint64_t job_of(const Mu__Request *r)
 /* Events that were looked at in vain are not looked at again: others may wait for what never comes. */
 static void seen(struct head *h, struct wait *w)
 {
-    Mu__EventList *list = w->request->kind_case == MU__REQUEST__KIND_EVENT_LIST ? w->request->event_list : NULL;
+    Mu__EventList *list =
+        w->request->kind_case == MU__REQUEST__KIND_EVENT_LIST ? w->request->event_list : NULL;
     uint64_t newest = loop_event(h->loop);
     if (list && list->after < newest && !session_behind(w->session))
         list->after = newest;

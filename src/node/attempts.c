@@ -241,7 +241,8 @@ void attempts_turn(struct attempts *all)
     if (TAILQ_EMPTY(&all->starts))
         return;
     bool durable = fsync(all->folder) == 0;
-    snprintf(text, sizeof text, "%.64s: folder attempts: fsync: %s", all->agent->config.name, strerror(errno));
+    snprintf(text, sizeof text, "%.64s: folder attempts: fsync: %s", all->agent->config.name,
+             strerror(errno));
     TAILQ_FOREACH_SAFE(a, &all->starts, next_start, next)
     {
         if (durable) {

@@ -41,7 +41,7 @@
 #define FLUSH_MS 5000
 #define READ_TURN_MAX (256 * 1024) /* bytes taken from one link in one turn */
 #define READ_STEP (32 * 1024)
-#define DELIVER_US 5000    /* frames of one link are handed over for so long in one turn */
+#define DELIVER_US 5000         /* frames of one link are handed over for so long in one turn */
 #define KEEP_BUFFER (64 * 1024) /* an idle link keeps no more than this */
 
 struct link {
@@ -62,7 +62,7 @@ struct link {
     struct ucred cred;
     bool has_cred, tcp, connecting_side;
     bool ready, told_ready, got_frame, late_frame, paused;
-    bool backlog, eof; /* frames wait for the next turn: nothing is read, the end is seen after them */
+    bool backlog, eof;   /* frames wait for the next turn: nothing is read, the end is seen after them */
     bool flushing, shut; /* closing: what was sent still leaves; our half is closed */
     bool failed, dead;
     int first_ms, frame_ms; /* patience */

@@ -455,8 +455,7 @@ static void test_lost_node(void)
     turn(&(struct command){.kind = CMD_NODE_DOWN, .node = "node2"});
     is_int(core_task(core, 1, 1)->state, TASK(RUNNING), "a lost link ends nothing");
     int64_t due = core_deadline(core);
-    is_int(due - core_node(core, "node2")->lost_up_ms, 625000,
-           "lease, grace and margin run from the loss");
+    is_int(due - core_node(core, "node2")->lost_up_ms, 625000, "lease, grace and margin run from the loss");
     Mu__AttemptReport runs = MU__ATTEMPT_REPORT__INIT, *inventory = &runs;
     runs.attempt = 1;
     runs.phase = PHASE(PREPARED);

@@ -9,8 +9,9 @@
 
 static char dir[] = "/tmp/muster-local-test.XXXXXX";
 
-static const char good[] = "{\"version\": 1, \"name\": \"demo\", \"nodes\": 300, \"cores_per_node\": 2, \"port\": 0,"
-                           " \"no_namespaces\": false, \"user\": \"\", \"head_uid\": 1000, \"head_gid\": 1000}";
+static const char good[] =
+    "{\"version\": 1, \"name\": \"demo\", \"nodes\": 300, \"cores_per_node\": 2, \"port\": 0,"
+    " \"no_namespaces\": false, \"user\": \"\", \"head_uid\": 1000, \"head_gid\": 1000}";
 
 static const struct {
     const char *name, *text, *says;
@@ -19,11 +20,13 @@ static const struct {
     {"an empty file", "", "cluster.json"},
     {"a missing value", "{\"version\": 1}", "name"},
     {"a newer version",
-     "{\"version\": 2, \"name\": \"demo\", \"nodes\": 4, \"cores_per_node\": 2, \"port\": 0, \"no_namespaces\": false,"
+     "{\"version\": 2, \"name\": \"demo\", \"nodes\": 4, \"cores_per_node\": 2, \"port\": 0, "
+     "\"no_namespaces\": false,"
      " \"user\": \"\", \"head_uid\": 1, \"head_gid\": 1}",
      "version 2"},
     {"no nodes",
-     "{\"version\": 1, \"name\": \"demo\", \"nodes\": 0, \"cores_per_node\": 2, \"port\": 0, \"no_namespaces\": false,"
+     "{\"version\": 1, \"name\": \"demo\", \"nodes\": 0, \"cores_per_node\": 2, \"port\": 0, "
+     "\"no_namespaces\": false,"
      " \"user\": \"\", \"head_uid\": 1, \"head_gid\": 1}",
      "range"},
     {"a port that is none",
@@ -69,7 +72,8 @@ static void test_choices(void)
     struct cluster c;
     struct error err = {0};
     struct cluster_choice other = {.nodes = 4};
-    ok(cluster_init(&c, dir, &other, NULL, &err) == -1 && err.code == ERR_EXISTS && strstr(err.text, "300 nodes"),
+    ok(cluster_init(&c, dir, &other, NULL, &err) == -1 && err.code == ERR_EXISTS &&
+           strstr(err.text, "300 nodes"),
        "other choices than those made are refused");
     char absent[128];
     snprintf(absent, sizeof absent, "%s/new", dir);
@@ -77,11 +81,13 @@ static void test_choices(void)
     is_int(cluster_init(&c, absent, &name, NULL, &err), -1, "a name with a blank is refused");
     is_int(err.code, ERR_USAGE, "as an error of usage");
     struct cluster_choice many = {.nodes = 5000};
-    ok(cluster_init(&c, absent, &many, NULL, &err) == -1 && strstr(err.text, "5000"), "too many nodes are refused");
+    ok(cluster_init(&c, absent, &many, NULL, &err) == -1 && strstr(err.text, "5000"),
+       "too many nodes are refused");
     char deep[512];
     snprintf(deep, sizeof deep, "%s/%0100d", dir, 1);
     struct cluster_choice none = {0};
-    ok(cluster_init(&c, deep, &none, NULL, &err) == -1 && err.code == ERR_LIMIT, "too long a path is refused");
+    ok(cluster_init(&c, deep, &none, NULL, &err) == -1 && err.code == ERR_LIMIT,
+       "too long a path is refused");
     ok(access(absent, F_OK) < 0 && access(deep, F_OK) < 0, "and nothing was made");
 }
 
