@@ -287,7 +287,7 @@ static void stop(struct head *h)
 static int run(const struct options *o)
 {
     struct head h = {.dir = o->dir, .dirfd = -1, .socket_path = o->socket};
-    struct account account;
+    struct account account = {0};
     struct error err;
     if (!o->socket || !o->listen)
         return usage_error("%s is missing", o->socket ? "--listen" : "--socket");

@@ -227,7 +227,8 @@ void sched_group_set(struct sched *s, const char *name, struct sched_node *const
     }
     free(g->nodes);
     g->nodes = xcalloc(n ? n : 1, sizeof(*g->nodes));
-    memcpy(g->nodes, nodes, n * sizeof(*g->nodes));
+    if (n)
+        memcpy(g->nodes, nodes, n * sizeof(*g->nodes));
     g->n = n;
 }
 

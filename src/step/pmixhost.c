@@ -215,7 +215,7 @@ static void on_connection(evutil_socket_t listener, short what, void *arg)
 {
     struct pmixhost *h = arg;
     for (;;) {
-        struct sockaddr_in peer, here;
+        struct sockaddr_in peer = {0}, here = {0};
         socklen_t len = sizeof peer, here_len = sizeof here;
         int fd = accept4(listener, (struct sockaddr *)&peer, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0)
