@@ -11,7 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define REMOVE_DEPTH_MAX 64
+#define REMOVE_DEPTH_MAX 32 /* descriptors open at a time; deeper folders are first moved up */
+#define REMOVE_MOVES_MAX 100000000
 
 int file_read(int dirfd, const char *path, size_t max, struct buf *out, struct error *err)
 {
@@ -151,34 +152,99 @@ int file_locked(int dirfd, const char *path, struct error *err)
     return held;
 }
 
-static int remove_below(int dirfd, const char *name, int depth, struct error *err)
+/* A tree that is removed: what lies too deep is moved into its top folder and waits for the next pass. */
+struct removal {
+    int top;
+    unsigned moved;
+    struct error *err;
+};
+
+/* A folder of our own that its owner has locked: root need not ask, nobody else may. */
+static int open_folder(int dirfd, const char *name)
+{
+    struct stat st;
+    int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == EACCES && geteuid() != 0 && fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        S_ISDIR(st.st_mode) && fchmodat(dirfd, name, 0700, 0) == 0)
+        fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && geteuid() != 0 && fstat(fd, &st) == 0 && (st.st_mode & 0700) != 0700)
+        fchmod(fd, 0700); /* where that fails, removing does too, and says so */
+    return fd;
+}
+
+static int move_up(struct removal *r, int dirfd, const char *name)
+{
+    char to[32];
+    do
+        snprintf(to, sizeof to, "deep.%u", ++r->moved);
+    while (renameat2(dirfd, name, r->top, to, RENAME_NOREPLACE) && errno == EEXIST);
+    return faccessat(r->top, to, F_OK, AT_SYMLINK_NOFOLLOW)
+               ? error_sys(r->err, "cannot move %s, to remove it", name)
+               : 0;
+}
+
+static int remove_below(struct removal *r, int dirfd, const char *name, int depth);
+
+static int empty(struct removal *r, int fd, int depth)
+{
+    int rc = 0, own = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = own < 0 ? NULL : fdopendir(own);
+    if (!dir) {
+        error_sys(r->err, "cannot list a folder");
+        if (own >= 0)
+            close(own);
+        return -1;
+    }
+    for (struct dirent *e; rc == 0 && (e = readdir(dir));)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+            rc = remove_below(r, fd, e->d_name, depth);
+    closedir(dir);
+    return rc;
+}
+
+/* Of one that was moved up nothing is left here. */
+static int remove_below(struct removal *r, int dirfd, const char *name, int depth)
 {
     if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
         return 0;
     if (errno != EISDIR && errno != EPERM)
-        return error_sys(err, "cannot remove %s", name);
-    if (depth > REMOVE_DEPTH_MAX)
-        return error_set(err, ERR_LIMIT, "cannot remove %s: more than %d folders deep", name,
-                         REMOVE_DEPTH_MAX);
-    int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        return error_sys(r->err, "cannot remove %s", name);
+    if (unlinkat(dirfd, name, AT_REMOVEDIR) == 0)
+        return 0;
+    int fd = open_folder(dirfd, name);
     if (fd < 0)
-        return error_sys(err, "cannot open %s", name);
-    DIR *dir = fdopendir(fd);
-    if (!dir) {
+        return error_sys(r->err, "cannot open %s", name);
+    if (depth == REMOVE_DEPTH_MAX) {
         close(fd);
-        return error_sys(err, "cannot list %s", name);
+        return move_up(r, dirfd, name);
     }
-    int rc = 0;
-    for (struct dirent *e; rc == 0 && (e = readdir(dir));)
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-            rc = remove_below(fd, e->d_name, depth + 1, err);
-    closedir(dir);
+    int rc = empty(r, fd, depth + 1);
+    close(fd);
     if (rc == 0 && unlinkat(dirfd, name, AT_REMOVEDIR))
-        rc = error_sys(err, "cannot remove %s", name);
+        rc = error_sys(r->err, "cannot remove %s", name);
     return rc;
 }
 
 int file_remove_tree(int dirfd, const char *path, struct error *err)
 {
-    return remove_below(dirfd, path, 0, err);
+    struct removal r = {.err = err};
+    if (unlinkat(dirfd, path, 0) == 0 || errno == ENOENT)
+        return 0;
+    if (errno != EISDIR && errno != EPERM)
+        return error_sys(err, "cannot remove %s", path);
+    r.top = open_folder(dirfd, path);
+    if (r.top < 0)
+        return error_sys(err, "cannot open %s", path);
+    /* Each pass takes REMOVE_DEPTH_MAX levels from everything that is there. A folder may also be filled
+     * while it is emptied, so ENOTEMPTY is no error so far. */
+    int rc = -1;
+    unsigned before;
+    do {
+        before = r.moved;
+        rc = empty(&r, r.top, 1);
+        if (rc == 0 && (rc = unlinkat(dirfd, path, AT_REMOVEDIR)))
+            error_sys(err, "cannot remove %s", path);
+    } while (rc && errno == ENOTEMPTY && r.moved != before && r.moved < REMOVE_MOVES_MAX);
+    close(r.top);
+    return rc;
 }

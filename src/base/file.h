@@ -30,7 +30,8 @@ int file_lock(int dirfd, const char *path, struct error *err);
 /* Whether someone holds the lock of `path` now: 1 yes, 0 no, -1 error (ERR_NOT_FOUND: no file). */
 int file_locked(int dirfd, const char *path, struct error *err);
 
-/* Removes a folder and all below it without following links. An absent folder is success. */
+/* Removes a folder and all below it without following links, however deep, and whatever the modes of what
+ * belongs to the caller. Recursion and descriptors are bounded. An absent folder is success. */
 int file_remove_tree(int dirfd, const char *path, struct error *err);
 
 /* Writes all of data to fd, through short writes and EINTR. 0 or -1 with errno. */

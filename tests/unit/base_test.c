@@ -46,7 +46,7 @@ static void test_error(void)
     ok(error_set(NULL, ERR_IO, "x") == -1, "nobody has to listen");
     is_str(error_word(ERR_NOT_FOUND), "not-found", "codes have words");
     is_str(error_word(999), "unknown", "a code from outside is harmless");
-    char big[2000];
+    char big[300];
     memset(big, 'a', sizeof big - 1);
     big[sizeof big - 1] = 0;
     error_set(&e, ERR_IO, "%s", big);
@@ -81,6 +81,22 @@ static void test_file(void)
     ok(file_remove_tree(dir, "x", &e) == 0 && fstatat(dir, "x", &st, 0) < 0, "a tree is removed");
     ok(fstatat(dir, "keep", &st, 0) == 0, "what a link pointed to is not");
     ok(file_remove_tree(dir, "x", &e) == 0, "removing nothing is fine");
+    /* Many times deeper than the descriptors that are used for it. */
+    int at = dup(dir), levels = 0;
+    for (; levels < 300 && mkdirat(at, "d", 0700) == 0; levels++) {
+        int next = openat(at, "d", O_RDONLY | O_DIRECTORY);
+        mkdirat(at, "deep.1", 0700);
+        close(openat(at, "f", O_WRONLY | O_CREAT, 0600));
+        close(at);
+        at = next;
+    }
+    fchmod(at, 0);
+    close(at);
+    ok(levels == 300, "a folder 300 deep");
+    ok(file_remove_tree(dir, "d", &e) == 0 && fstatat(dir, "d", &st, 0) < 0, "is removed");
+    ok(file_mkdirs(deep, 0700, &e) == 0 && fchmodat(dir, "x/y", 0500, 0) == 0 && fchmodat(dir, "x", 0, 0) == 0 &&
+           file_remove_tree(dir, "x", &e) == 0,
+       "so is one that its owner has locked");
     close(dir);
     file_remove_tree(AT_FDCWD, folder, &e);
     free(deep);
