@@ -396,7 +396,7 @@ static void on_child(evutil_socket_t sig, short what, void *arg)
     struct agent *agent = arg;
     int status;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
-        if (pid != probe_pid)
+        if (janitor_child(&agent->janitor, pid) || pid != probe_pid)
             continue; /* a keeper: what it did is in its reports and its status */
         probe_pid = 0;
         char file[PATH_MAX];
@@ -510,6 +510,7 @@ static int open_all(struct agent *agent, struct error *err)
     up.beat = evtimer_new(agent->base, on_beat, agent);
     up.drain = evtimer_new(agent->base, on_drain, agent);
     generation_read(agent);
+    agent->janitor.folder = agent->config.run_dir;
     agent->attempts = attempts_create(agent, err);
     if (!agent->attempts)
         return -1;
@@ -559,6 +560,8 @@ int agent_run(const char *dir)
     for (int i = 0; i < 3; i++)
         evsignal_add(watched[i], NULL);
     probe(&agent);
+    on_child(SIGCHLD, 0, &agent); /* a helper of the start may have ended before it was watched */
+    janitor_start(&agent.janitor);
     set_timer(up.dial, 0);
     log_info("node %s, %zu processors, step port %u", agent.config.name, agent.inventory.cpu_count,
              step_port_number(agent.step_port));

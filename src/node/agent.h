@@ -3,6 +3,7 @@
  *   agent.c     the link to the head: hello, heartbeats, orders in, one report frame a turn out
  *   attempts.c  the attempts on this node: folders, keepers, reports, output
  *   step_port.c the port on which the steps of other nodes call
+ *   janitor.c   removes what tasks have left
  */
 #ifndef MUSTER_NODE_AGENT_H
 #define MUSTER_NODE_AGENT_H
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "node/config.h"
 #include "node/inventory.h"
+#include "node/janitor.h"
 
 #include <event2/event.h>
 #include <stdbool.h>
@@ -29,6 +31,7 @@ struct agent {
     int64_t lease_from_ms; /* boot clock: when we said the last thing that the head has heard */
     struct attempts *attempts;
     struct step_port *step_port;
+    struct janitor janitor;
     struct event *turn; /* the end of this loop turn: starts what waits, sends what is to be said */
 };
 

@@ -181,11 +181,9 @@ bool attempt_free_folder(struct attempt *a)
 
 void attempt_remove_run_dir(struct attempt *a)
 {
-    char path[PATH_MAX];
-    struct error err;
-    snprintf(path, sizeof path, "%s/%s", a->all->agent->config.run_dir, a->name);
-    if (file_remove_tree(AT_FDCWD, path, &err))
-        log_warn("attempt %s: %s", a->name, err.text);
+    struct janitor *j = &a->all->agent->janitor;
+    janitor_take(j, a->name);
+    janitor_start(j);
 }
 
 /* A file `out` means that it was not emptied to the end. */
@@ -227,15 +225,14 @@ void disk_load_cgroups(struct attempts *all)
 /* Run folders of attempts that do not live: left by a keeper that was killed with its agent. */
 void disk_sweep_run_dirs(struct attempts *all)
 {
-    const char *path = all->agent->config.run_dir;
-    struct error err;
-    DIR *dir = opendir(path);
+    struct janitor *j = &all->agent->janitor;
+    DIR *dir = opendir(j->folder);
     for (struct dirent *e; dir && (e = readdir(dir));) {
         char *end;
         uint64_t id = strtoull(e->d_name, &end, 10);
         struct attempt *a = id && !*end ? attempt_find(all, id) : NULL;
-        if (id && !*end && (!a || !a->alive) && file_remove_tree(dirfd(dir), e->d_name, &err))
-            log_warn("%s/%s: %s", path, e->d_name, err.text);
+        if (id && !*end && (!a || !a->alive))
+            janitor_take(j, e->d_name);
     }
     if (dir)
         closedir(dir);

@@ -135,6 +135,9 @@ static void remove_run_dir(void)
     launch_step_path(&k.order, path, sizeof path);
     if (unlink(path) == 0 && rmdir(k.order.run_dir) == 0)
         return; /* nothing else was in it */
+    /* There may be millions of files: the result is told before. The cores are free when all are gone. */
+    if (k.task_ended && !k.told_ended)
+        report_phase(KEEPER_ENDED);
     if (file_remove_tree(AT_FDCWD, k.order.run_dir, &err))
         say("run folder", err.text);
 }
@@ -170,13 +173,13 @@ static _Noreturn void leave(int phase)
     getrusage(RUSAGE_CHILDREN, &usage);
     k.report.cpu_ms = (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000 +
                       (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1000;
-    k.report.phase = phase;
     k.report.output_total = k.spool.total;
     if (k.lost[0] && !k.report.message[0])
         snprintf(k.report.message, sizeof k.report.message, "%.64s: output was lost: %s", k.order.node,
                  k.lost);
-    size_t len = report_format(&k.report, text, sizeof text);
     remove_run_dir();
+    k.report.phase = phase;
+    size_t len = report_format(&k.report, text, sizeof text);
     remove_cgroup();
     write_status(text, len);
     /* The agent acts on this packet at once, so it comes after the file. */

@@ -514,11 +514,27 @@ static bool lives(pid_t pid)
     return alive;
 }
 
+/* Nothing of attempts is in the run folder: no folder of one, and none that waits to be removed. */
+static bool run_dir_clean(void)
+{
+    DIR *dir = opendir(run_dir);
+    bool clean = dir != NULL;
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        clean = clean && (e->d_name[0] == '.' || !strncmp(e->d_name, "boot-", 5) || !strcmp(e->d_name, "lock"));
+    if (dir)
+        closedir(dir);
+    return clean;
+}
+
 static void test_dead_keeper(void)
 {
     char pidfile[128], command[300];
     snprintf(pidfile, sizeof pidfile, "%s/daemon.pid", top);
-    snprintf(command, sizeof command, "setsid sleep 1000 & echo $! >%s; echo up; wait", pidfile);
+    /* What it leaves in its run folder lies deep. */
+    snprintf(command, sizeof command,
+             "cd ${MUSTER_STEP%%/s}; for i in `seq 100`; do mkdir d; cd d; done; "
+             "setsid sleep 1000 & echo $! >%s; echo up; wait",
+             pidfile);
     for (int pass = 0; pass < 2; pass++) {
         uint64_t id = 30 + (uint64_t)pass;
         submit(id, command);
@@ -542,6 +558,7 @@ static void test_dead_keeper(void)
         is_int(heard[id].last.failure, MU__TASK_FAILURE__FAIL_SYSTEM, "as a failure of the system");
         is_str(heard[id].message, "node01: the keeper of this attempt was killed", "that says what happened");
         ok(!lives(left), "and nothing of it lives");
+        ok(wait_until(run_dir_clean()), "nor is a run folder left");
     }
 }
 

@@ -294,6 +294,12 @@ static void test_left_over(void)
     ok(trial_run(&t), "a task that leaves daemons behind ends");
     is_int(t.report.exit_code, 5, "with its own exit code");
     trial_end(&t);
+
+    trial_init(&t, "cd ${MUSTER_STEP%/s}; for i in `seq 100`; do mkdir d; cd d; touch f; done; exit 6");
+    ok(trial_run(&t), "a task that leaves a deep run folder ends");
+    is_int(t.report.exit_code, 6, "with its own exit code");
+    ok(access(t.order.run_dir, F_OK) != 0, "and the folder is gone");
+    trial_end(&t);
 }
 
 static void test_cancel(void)
