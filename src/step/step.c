@@ -508,6 +508,9 @@ static int start_ranks(struct step *s, const struct affinity *affinity)
             free(path);
             env = section_env(s, section);
             set_sizes(env, s->size, s->ranks_n);
+            /* Where nodes share a host name (processes on 127.0.0.x) this is what tells them apart. */
+            if (s->config.context)
+                rankenv_set(env, "MUSTER_NODE_NAME", step_node_name(s, s->me));
             rankenv_set(env, "PMI_FD", "3");
             if (s->pmix)
                 pmixhost_env(s->pmix, 0, true, set_env, env);

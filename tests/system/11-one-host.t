@@ -7,6 +7,14 @@ is "$(status .kind)" "one host" "status says so"
 like "$(muster cluster status)" 'one host: processes on 127.0.0.x' "for people too"
 is "$(status '[.nodes[].address] | join(" ")')" "127.0.0.11 127.0.0.12" "each node has an address of its own"
 ok "a job runs" muster job submit --wait --numnodes 2 true
+for family in openmpi mpich; do
+    if [ -x "$MUSTER_BIN/mpipingpong.$family" ]; then
+        ok "mpipingpong runs between them ($family)" \
+            muster job submit --wait --numnodes 2 mpiexec -c 1 "mpipingpong.$family" -p 1:100 nul
+    else
+        skip "mpipingpong between them" "$family is not here"
+    fi
+done
 pid=$(head_pid)
 kill -9 "$pid"
 wait_for 10 gone "$pid"
