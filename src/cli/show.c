@@ -202,10 +202,57 @@ void show_task(const Mu__Task *task, const char *reason, bool detailed)
     showf("Retry Count", "%u", task->retry_count);
 }
 
+/* "2 node1 4 node2 4" as lines, and one for those that the event does not name. */
+static void history_nodes(const Mu__Event *e, bool started)
+{
+    char *text = cli_keep(xstrdup(e->nodes)), *rest = NULL, *word = strtok_r(text, " ", &rest), *cores;
+    unsigned long left = word ? strtoul(word, NULL, 10) : 0;
+    while ((word = strtok_r(NULL, " ", &rest)) && (cores = strtok_r(NULL, " ", &rest))) {
+        printf("%s  %s on %s", time_text(e->wall_ms), started ? "Started" : "Ended", shown(word));
+        if (started)
+            printf(" with %s cores", shown(cores));
+        putchar('\n');
+        left -= left > 0;
+    }
+    if (left)
+        printf("%s  %s on %lu more nodes\n", time_text(e->wall_ms), started ? "Started" : "Ended", left);
+}
+
+/* The lines that HPC Pack has, in its words; the others of ours follow the same form. */
+static void history_job(const Mu__Event *e)
+{
+    const char *time = time_text(e->wall_ms), *cause = e->cause;
+    bool ended = job_state_ended((int)e->state), forced = !strcmp(cause, "with force");
+    if (ended || e->state == MU__JOB_STATE__JOB_STATE_QUEUED)
+        history_nodes(e, false);
+    if (!strcmp(e->what, "Created"))
+        printf("%s  Created by %s\n", time, shown(e->actor));
+    else if (!strcmp(e->what, "Submitted"))
+        printf("%s  Submitted\n", time);
+    else if (!strcmp(e->what, "Running"))
+        printf("%s  Started\n", time);
+    else if (!strcmp(e->what, "Cancel requested"))
+        printf("%s  Cancel requested %sby %s\n", time, forced ? "with force " : "", shown(e->actor));
+    else if (!strcmp(e->what, "Requeue requested"))
+        printf("%s  Requeue requested by %s\n", time, shown(e->actor));
+    else if (!strncmp(e->what, "Allocation ", 11))
+        printf("%s  %s to %s\n", time, shown(e->what), shown(cause));
+    else if (ended)
+        printf("%s  Job %s\n", time, shown(e->what));
+    else
+        printf("%s  %s%s%s\n", time, shown_long(e->what), *cause ? ": " : "", shown_long(cause));
+    if (!strcmp(e->what, "Running"))
+        history_nodes(e, true);
+}
+
 void show_history(Mu__Event *const *events, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const Mu__Event *e = events[i];
+        if (e->kind == MU__EVENT_KIND__EVENT_JOB) {
+            history_job(e);
+            continue;
+        }
         printf("%s  %s", time_text(e->wall_ms), shown_long(e->what));
         if (e->kind == MU__EVENT_KIND__EVENT_TASK)
             printf(" (task %s)", shown(e->subject));
@@ -310,10 +357,11 @@ json_t *events_json(Mu__Event *const *events, size_t n)
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++) {
         const Mu__Event *e = events[i];
-        json_array_append_new(array, json_pack("{s:I, s:o, s:o, s:o, s:o, s:o}", "event", (json_int_t)e->seq,
+        json_array_append_new(array, json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "event", (json_int_t)e->seq,
                                                "time", json_time(e->wall_ms), "subject",
                                                json_text(e->subject), "what", json_text(e->what), "cause",
-                                               json_text(e->cause), "actor", json_text(e->actor)));
+                                               json_text(e->cause), "actor", json_text(e->actor), "nodes",
+                                               json_text(e->nodes)));
     }
     return array;
 }

@@ -5,12 +5,12 @@
  *
  *     Created                 Created by {actor}
  *     Submitted               Submitted                 (state Queued)
- *     Running                 Started                   (cause: "4 cores on 2 nodes")
+ *     Running                 Started                   (cause: "4 cores on 2 nodes"; nodes)
  *     Allocation increased    Allocation increased to {cause}
  *     Allocation reduced      Allocation reduced to {cause}
  *     Cancel requested        Cancel requested by {actor}   (cause "with force" when forced)
  *     Requeue requested       Requeue requested by {actor}
- *     Finished/Failed/Canceled    Job Finished ...
+ *     Finished/Failed/Canceled    Job Finished ...      (nodes: those that it held)
  *
  * Events are kept in one array indexed by number and trimmed by count and age.
  */
@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NODES_SHOWN 64  /* in one event */
 #define TRIM_SLACK 1024 /* so that one deletion covers many events */
 
 const char *actor_name(const struct actor *actor)
@@ -85,6 +86,19 @@ void event_job(struct core *core, struct job *job, const char *what, const char 
     char subject[32];
     snprintf(subject, sizeof subject, "%" PRIu64, job->row->id);
     job->last_event = add(core, EVENT(JOB), subject, (int)job->row->state, what, cause, actor);
+}
+
+void event_job_nodes(struct core *core, const Mu__Job *job)
+{
+    struct buf text = BUF_INIT;
+    if (!job->n_allocation)
+        return;
+    buf_addf(&text, "%zu", job->n_allocation);
+    for (size_t i = 0; i < job->n_allocation && i < NODES_SHOWN; i++)
+        buf_addf(&text, " %s %zu", job->allocation[i]->node, job->allocation[i]->n_cores);
+    const struct events *e = &core->events;
+    message_set(&e->slot[e->first + e->n - 1]->nodes, buf_str(&text));
+    buf_free(&text);
 }
 
 void event_task(struct core *core, struct task *task, const char *what, const char *cause, const char *actor)

@@ -198,6 +198,8 @@ void part_close(struct part *part);
 /* events.c */
 #define ACTOR_SCHEDULER "scheduler"
 void event_job(struct core *core, struct job *job, const char *what, const char *cause, const char *actor);
+/* The event that was just added was the job's: it tells the nodes of its row's allocation. */
+void event_job_nodes(struct core *core, const Mu__Job *job);
 void event_task(struct core *core, struct task *task, const char *what, const char *cause, const char *actor);
 void event_node(struct core *core, struct node *node, const char *what, const char *cause, const char *actor);
 void event_other(struct core *core, int kind, const char *subject, const char *what, const char *cause,

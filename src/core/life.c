@@ -87,6 +87,8 @@ void job_move(struct core *core, struct job *job, enum move move, const char *ca
     job_touch(core, job);
     const char *what = move == MOVE_SUBMIT ? "Submitted" : job_state_name(next);
     event_job(core, job, what, cause, actor);
+    if (next == JOB(RUNNING) || next == JOB(QUEUED) || job_state_ended(next))
+        event_job_nodes(core, row);
 }
 
 /* ---- into and out of the scheduler ---- */
@@ -200,6 +202,7 @@ static void on_job_started(void *arg, struct sched_job *s)
     struct job *job = job_of(s);
     char text[80];
     job->allocation_stale = true;
+    job_allocation(core, job);
     job_move(core, job, MOVE_START, held_text(s, text, sizeof text), ACTOR_SCHEDULER);
 }
 

@@ -45,7 +45,11 @@ like "$said" '^Job Name +: my job$' "... the name"
 like "$said" '^Priority +: AboveNormal\+5$' "... the priority by name"
 is "$(grep -vcE '^[A-Z][A-Za-z ()]+ *:( .*)?$' <<<"$said")" 0 "... every line is Name : value"
 is "$(grep -oE '^[^:]*:' <<<"$said" | awk '{print length}' | sort -u | wc -l)" 1 "... aligned"
-like "$("$job" view "$id" /history)" 'Queued|Submitted' "job view /history"
+said=$("$job" view "$id" /history)
+for shape in "Created by $("$m" job view "$id" --json | jq -r .owner)" 'Submitted' 'Started' 'Started on node[0-9]+ with [0-9]+ cores' \
+    'Ended on node[0-9]+' 'Job Failed'; do
+    is "$(grep -cE "^[-0-9/]+ [:0-9]+( [AP]M)?  $shape\$" <<<"$said")" 1 "job view /history: $shape"
+done
 is "$("$m" job view "$id" --detailed --history --json | jq -r '.task_list | length')" 2 "job view --json --detailed has the tasks"
 is "$("$m" job view "$id" --json | jq -r '.min, .max, .unit, .exit_code' | paste -sd' ')" "1 4 core 3" "... sizes and the exit code"
 is "$("$m" job listtasks "$id" --format table | awk 'NR > 2 {print $1}' | paste -sd' ')" "$id.1 $id.2" "job listtasks as a table"
