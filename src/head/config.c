@@ -1,4 +1,4 @@
-/* config.c - reads head.json. One table of numbers; the three other keys have a function each. */
+/* config.c - reads head.json. One table of numbers; the other keys have a function each. */
 #include "head/config.h"
 #include "base/buf.h"
 #include "base/file.h"
@@ -63,10 +63,20 @@ static int take_log_level(struct config *c, json_t *value, struct error *err)
     return 0;
 }
 
+static int take_store(struct config *c, json_t *value, struct error *err)
+{
+    const char *text = json_is_string(value) ? json_string_value(value) : "";
+    if (strncmp(text, "postgresql://", 13))
+        return error_set(err, ERR_USAGE, CONFIG_FILE ": \"store\" must begin with postgresql:// (without it, "
+                                                     "the store is a file in the head's folder)");
+    c->store = xstrdup(text);
+    return 0;
+}
+
 static const struct {
     const char *key;
     int (*take)(struct config *c, json_t *value, struct error *err);
-} others[] = {{"admins", take_admins}, {"map", take_map}, {"log_level", take_log_level}};
+} others[] = {{"admins", take_admins}, {"map", take_map}, {"log_level", take_log_level}, {"store", take_store}};
 
 static int take_key(struct config *c, const char *key, json_t *value, struct error *err)
 {
@@ -126,6 +136,7 @@ void config_free(struct config *config)
         free(config->map[i].from);
         free(config->map[i].to);
     }
+    free(config->store);
     free(config->admins);
     free(config->map);
     *config = (struct config){0};

@@ -19,6 +19,7 @@ struct config {
     struct config_map *map;
     size_t map_count;
     int log_level; /* enum log_level */
+    char *store;   /* "postgresql://...": instead of store.db in the head's folder; NULL: that */
 };
 
 /* Fills the defaults, then what the file says. An absent file is fine; an unknown key, a wrong

@@ -211,7 +211,7 @@ static int open_folder(struct head *h, struct error *err)
 /* Parts in the order in which they need each other. */
 static int open_parts(struct head *h, struct error *err)
 {
-    char *path = xasprintf("%s/store.db", h->dir);
+    char *path = h->config.store ? xstrdup(h->config.store) : xasprintf("%s/store.db", h->dir);
     int rc = store_open(&h->store, path, &h->generation, err);
     free(path);
     if (rc || !(h->tls = tls_server(h->dir, err)) || secret_load(h->dir, h->secret, err))

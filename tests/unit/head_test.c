@@ -585,6 +585,10 @@ static void test_addresses(void)
                          sock,          "--listen", "127.0.0.1:0", NULL};
     is_int(finish(spawn(bad)), 2, "is refused");
     ok(log_has("\"lease_ms\" must be a number from"), "and the key is named");
+    static const char store[] = "{\"store\": \"postgresql:///muster?host=/nowhere\"}";
+    file_write(AT_FDCWD, path, store, sizeof store - 1, 0600, false, NULL);
+    ok(finish(spawn(bad)) > 0, "a store that cannot be reached, or is not built in, ends the head");
+    ok(log_has("PostgreSQL"), "and is named");
 }
 
 static void test_newer_store(void)
