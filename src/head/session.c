@@ -8,7 +8,6 @@
 #include "base/mem.h"
 #include "head/hello.h"
 #include "head/loop.h"
-#include "head/owner.h"
 #include "head/request.h"
 #include "head/waits.h"
 #include "wire/frame.h"
@@ -84,6 +83,7 @@ static void session_gone(struct session *s)
 {
     struct sessions *all = s->head->sessions;
     s->link = NULL;
+    owner_cancel(&s->who);
     waits_session_gone(s->head->waits, s);
     user_release(all, s->user);
     LIST_REMOVE(s, next);
@@ -118,7 +118,7 @@ static void update_pause(struct session *s)
     if (!s->link)
         return;
     bool behind = session_behind(s);
-    bool pause = behind || all->choked;
+    bool pause = behind || all->choked || !s->owner;
     if (behind)
         look_soon(all);
     if (pause != s->paused)
@@ -209,20 +209,47 @@ static void on_closed(struct link *link, const struct error *err, void *arg)
 
 static const struct link_ops session_ops = {.on_frame = on_frame, .on_closed = on_closed};
 
-static int identify(struct session *s, struct error *err)
+static void on_owner(struct owner_wait *wait, Mu__Owner *owner, bool admin, const struct error *why)
 {
+    struct session *s = (struct session *)((char *)wait - offsetof(struct session, who));
+    struct error err;
+    if (!owner) {
+        refuse(s, why);
+        return;
+    }
+    s->owner = owner;
+    s->admin = admin;
+    if (s->user->sessions > USER_SESSIONS_MAX && !admin) {
+        error_set(&err, ERR_LIMIT, "user %s has %d connections: at most that many", owner->name,
+                  USER_SESSIONS_MAX);
+        refuse(s, &err);
+        return;
+    }
+    update_pause(s);
+}
+
+/* Nothing is read from the client until it is known who it is. */
+static void identify(struct session *s)
+{
+    struct error err;
     gid_t gid;
     pid_t pid;
-    if (link_peer_cred(s->link, &s->uid, &gid, &pid))
-        return error_sys(err, "cannot tell who the client is");
-    s->owner = owner_lookup(s->head->owners, s->uid, gid, &s->admin, err);
-    if (!s->owner)
-        return -1;
+    if (link_peer_cred(s->link, &s->uid, &gid, &pid)) {
+        error_sys(&err, "cannot tell who the client is");
+        refuse(s, &err);
+        return;
+    }
     s->user = user_of(s->head->sessions, s->uid);
-    if (++s->user->sessions > USER_SESSIONS_MAX && !s->admin)
-        return error_set(err, ERR_LIMIT, "user %s has %d connections: at most that many", s->owner->name,
-                         USER_SESSIONS_MAX);
-    return 0;
+    s->user->sessions++;
+    update_pause(s);
+    session_ref(s);
+    owner_ask(s->head->owners, s->uid, gid, &s->who);
+    if (s->link && !s->owner && s->user->sessions > USER_SESSIONS_MAX) {
+        error_set(&err, ERR_LIMIT, "user %u has %d connections that wait: at most that many",
+                  (unsigned)s->uid, USER_SESSIONS_MAX);
+        refuse(s, &err);
+    }
+    session_unref(s);
 }
 
 static void on_accept(struct listener *listener, int fd, void *arg)
@@ -233,6 +260,7 @@ static void on_accept(struct listener *listener, int fd, void *arg)
     s->head = all->head;
     s->refs = 1;
     LIST_INIT(&s->waits);
+    s->who.done = on_owner;
     s->link = link_accept(all->head->base, fd, NULL, &session_ops, s, &err);
     if (!s->link) {
         log_warn("cannot take a client: %s", err.text);
@@ -242,11 +270,7 @@ static void on_accept(struct listener *listener, int fd, void *arg)
     LIST_INSERT_HEAD(&all->list, s, next);
     if (++all->count == SESSIONS_MAX)
         listener_pause(all->listener, true);
-    if (identify(s, &err)) {
-        refuse(s, &err);
-        return;
-    }
-    update_pause(s);
+    identify(s);
 }
 
 /* ---- life ---- */
@@ -272,6 +296,7 @@ void sessions_destroy(struct sessions *sessions)
     for (s = LIST_FIRST(&sessions->list); s; s = next) {
         next = LIST_NEXT(s, next);
         link_close(s->link);
+        owner_cancel(&s->who);
         waits_session_gone(s->head->waits, s);
         user_release(sessions, s->user);
         LIST_REMOVE(s, next);

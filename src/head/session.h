@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "head/head.h"
+#include "head/owner.h"
 #include "proto/wire.pb-c.h"
 #include "wire/link.h"
 
@@ -21,7 +22,8 @@ struct session {
     unsigned refs;
     uid_t uid;
     struct user *user; /* session.c's */
-    Mu__Owner *owner;  /* whom its jobs belong to */
+    struct owner_wait who;
+    Mu__Owner *owner; /* whom its jobs belong to; NULL: that is being looked up, nothing is read */
     bool admin;
     bool greeted; /* Hello came */
     bool paused;

@@ -132,7 +132,7 @@ struct agent {
     struct tls_context *tls;
     struct link *link;
     bool greeted, closed, silent;
-    bool shows; /* when it joins: its certificate */
+    bool shows;      /* when it joins: its certificate */
     char error[512]; /* of the head's Hello */
     uint64_t generation;
     Mu__JoinReply *joined;
@@ -1068,6 +1068,53 @@ static void test_many_connections(void)
     ok(job_state(1) > 0, "and others are served");
 }
 
+/* A user database that does not answer concerns whom it does not know, and nobody else. */
+static void test_slow_accounts(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    ok(true, "a slow user database # SKIP the sanitizer must be loaded first");
+#else
+    char module[PATH_MAX], file[PATH_MAX], byte = 0;
+    int said[2];
+    if (geteuid() || pipe(said)) {
+        ok(true, "a slow user database # SKIP needs a second user");
+        return;
+    }
+    snprintf(module, sizeof module, "%.*s/slow_accounts.so", (int)(strstr(program, "/../../bin") - program),
+             program);
+    snprintf(file, sizeof file, "%s/slow", folder);
+    file_write(AT_FDCWD, file, "", 0, 0644, false, NULL);
+    setenv("LD_PRELOAD", module, 1);
+    setenv("SLOW_FILE", file, 1);
+    ok(head_restart(), "a head whose user database does not answer");
+    unsetenv("LD_PRELOAD");
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct error err;
+        if (setresgid(65533, 65533, 65533) || setresuid(65533, 65533, 65533))
+            _exit(1);
+        (void)!write(said[1], "", 1);
+        _exit(client_open(head_socket, DEADLINE_MS, &err) ? 0 : 2);
+    }
+    (void)!read(said[0], &byte, 1);
+    struct error err;
+    bool others = true;
+    for (int i = 0; i < 20; i++) { /* the child's connection comes among these */
+        struct client *c = client_open(head_socket, 2000, &err);
+        others = others && c;
+        client_close(c);
+        usleep(5000);
+    }
+    ok(others, "others are served%s%s", others ? "" : ": ", others ? "" : err.text);
+    is_int(waitpid(pid, NULL, WNOHANG), 0, "(one client waits)");
+    unlink(file);
+    is_int(finish(pid), 0, "who waited is served when it has answered");
+    close(said[0]);
+    close(said[1]);
+#endif
+}
+
 static void test_shutdown(void)
 {
     Mu__Shutdown shutdown = MU__SHUTDOWN__INIT;
@@ -1139,6 +1186,7 @@ int main(void)
         test_liveness(&agent1);
         test_repeated_names();
         test_many_connections();
+        test_slow_accounts();
         test_shutdown();
         test_stop();
     }
