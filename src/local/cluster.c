@@ -353,11 +353,14 @@ int cluster_open(struct cluster *c, const char *dir, struct error *err)
 int cluster_check_owner(const struct cluster *c, struct error *err)
 {
     struct stat st;
-    if (stat(c->dir, &st) == 0 && st.st_uid != geteuid())
-        return error_set(err, ERR_DENIED,
-                         "folder %s belongs to account %u: only that account runs a cluster there", c->dir,
-                         (unsigned)st.st_uid);
-    return 0;
+    if (stat(c->dir, &st) < 0 || st.st_uid == geteuid())
+        return 0;
+    const struct passwd *pw = getpwuid(st.st_uid);
+    char number[16];
+    snprintf(number, sizeof number, "%u", (unsigned)st.st_uid);
+    return error_set(err, ERR_DENIED,
+                     "folder %s belongs to account %.64s: only that account runs a cluster there", c->dir,
+                     pw ? pw->pw_name : number);
 }
 
 /* ---- making ---- */
@@ -368,6 +371,33 @@ static int make_folder(const char *path, mode_t mode, uid_t uid, gid_t gid, stru
         return error_sys(err, "folder %s", path);
     if (chmod(path, mode) < 0 || chown(path, uid, gid) < 0)
         return error_sys(err, "folder %s", path);
+    return 0;
+}
+
+/* A cluster takes names such as `hosts`, `home` and `bin` in its folder and gives away what is below them: in
+ * /etc or in a home that would be a disaster. So it takes only a folder that is empty, or that an earlier start,
+ * which did not get to its end, has marked as its own by local.lock. */
+static int claim_folder(const struct cluster *c, struct error *err)
+{
+    if (access(cluster_path(c, "local.lock"), F_OK) == 0)
+        return 0;
+    DIR *d = opendir(c->dir);
+    if (!d)
+        return error_sys(err, "folder %s", c->dir);
+    const struct dirent *e;
+    int rc = 0;
+    while (rc == 0 && (e = readdir(d)))
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, "lost+found"))
+            rc = error_set(err, ERR_EXISTS,
+                           "folder %s holds other things (%.64s): expected an empty or a new folder", c->dir,
+                           e->d_name);
+    closedir(d);
+    if (rc)
+        return rc;
+    int fd = open(cluster_path(c, "local.lock"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_sys(err, "%s", cluster_path(c, "local.lock"));
+    close(fd);
     return 0;
 }
 
@@ -385,7 +415,7 @@ static int make_cluster_folder(struct cluster *c, struct error *err)
     }
     if (access(c->dir, W_OK | X_OK) < 0)
         return error_sys(err, "folder %s cannot be written", c->dir);
-    if (cluster_check_owner(c, err) < 0)
+    if (cluster_check_owner(c, err) < 0 || claim_folder(c, err) < 0)
         return -1;
     if (!c->root)
         return 0;

@@ -57,6 +57,10 @@ long=$folder/$(printf 'x%.0s' {1..100})
 one_line_error 1 'too long for a socket' "a folder too long for a socket" muster cluster start --dir "$long"
 touch "$folder/file"
 one_line_error 1 'file' "a file where the folder should be" muster cluster start --dir "$folder/file"
+mkdir "$folder/others"
+echo mine >"$folder/others/hosts"
+one_line_error 1 'holds other things' "a folder with other things in it" muster cluster start --dir "$folder/others"
+is "$(ls -A "$folder/others"; cat "$folder/others/hosts")" $'hosts\nmine' "nothing in it is touched"
 if am_root; then
     user_start
     mkdir -m 755 "$folder/closed"
