@@ -165,7 +165,10 @@ static void print_nodes(struct context *ctx, const json_t *nodes)
         table_add(t, text_of(n, "address"));
         table_addf(t, "%ld", number_of(n, "cores"));
         table_addf(t, "%ld", number_of(n, "jobs"));
-        table_addf(t, "%ld", number_of(n, "pid"));
+        if (number_of(n, "pid"))
+            table_addf(t, "%ld", number_of(n, "pid"));
+        else
+            table_add(t, "");
     }
     table_print(ctx, t, false, 1);
 }

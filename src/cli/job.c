@@ -137,8 +137,10 @@ static int report_end(struct context *ctx, const Mu__Job *job, bool followed)
                 job->state == MU__JOB_STATE__JOB_STATE_CANCELED ? "was cancelled" : "failed",
                 *job->message ? ": " : "", shown_long(job->message));
     if (!followed)
-        fprintf(stderr, "Job %" PRIu64 " %s%s; its output: muster task view %" PRIu64 ".1\n", job->id,
-                good ? "has finished" : "has ended", ran_for(job), job->id);
+        fprintf(stderr, "Job %" PRIu64 " %s%s; its %s: muster %s %" PRIu64 "%s\n", job->id,
+                good ? "has finished" : "has ended", ran_for(job), job->tasks_total > 1 ? "tasks" : "output",
+                job->tasks_total > 1 ? "job listtasks" : "task view", job->id,
+                job->tasks_total > 1 ? "" : ".1");
     return code;
 }
 

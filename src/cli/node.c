@@ -92,6 +92,13 @@ static json_t *core_json(const Mu__CoreUse *use)
                      use->task_id ? json_integer(use->task_id) : json_null());
 }
 
+/* A local node declares a share of its machine's memory, but measures what the whole machine has free. */
+static uint64_t memory_free_mb(const Mu__NodeInfo *info)
+{
+    uint64_t free_mb = info->load->memory_free_mb, all = info->node->memory_mb;
+    return all && free_mb > all ? all : free_mb;
+}
+
 static json_t *node_json(const Mu__NodeInfo *info)
 {
     const Mu__Node *n = info->node;
@@ -107,7 +114,7 @@ static json_t *node_json(const Mu__NodeInfo *info)
     json_object_set_new(o, "virtual_cores", json_boolean(n->virtual_cores));
     json_object_set_new(o, "memory_mb", json_integer((json_int_t)n->memory_mb));
     json_object_set_new(o, "memory_free_mb",
-                        info->load ? json_integer((json_int_t)info->load->memory_free_mb) : json_null());
+                        info->load ? json_integer((json_int_t)memory_free_mb(info)) : json_null());
     json_object_set_new(o, "load", info->load ? json_real(info->load->load_milli / 1000.0) : json_null());
     json_object_set_new(o, "address", json_text(n->address));
     json_object_set_new(o, "port", json_integer(n->port));
@@ -163,7 +170,7 @@ static void show_node(const Mu__NodeInfo *info, bool detailed)
     showf("Jobs", "%u", info->jobs);
     showf("Memory (MB)", "%" PRIu64, n->memory_mb);
     if (info->load && n->reachable) {
-        showf("Free Memory (MB)", "%" PRIu64, info->load->memory_free_mb);
+        showf("Free Memory (MB)", "%" PRIu64, memory_free_mb(info));
         showf("Load", "%.2f", info->load->load_milli / 1000.0);
     }
     show("Groups", join(info->groups, info->n_groups, ","));

@@ -152,9 +152,9 @@ int option_names(const struct option *opt, void *field, const char *value, struc
         if (p == start || w->count >= max)
             return error_set(err, ERR_USAGE, "expected names separated by commas, no blanks, at most %zu",
                              max);
-        for (const char *q = start; q < p; q++)
-            if (isspace((unsigned char)*q))
-                return error_set(err, ERR_USAGE, "expected names separated by commas, without blanks");
+        /* A group's name may have blanks inside; one beside a comma is a slip of the hand. */
+        if (isspace((unsigned char)*start) || isspace((unsigned char)p[-1]))
+            return error_set(err, ERR_USAGE, "expected names separated by commas, without blanks");
         words_add(w, cli_keep(xstrndup(start, (size_t)(p - start))));
         if (!*p)
             return 0;

@@ -447,8 +447,10 @@ static int finish(struct run *r)
         if (p->code > worst)
             worst = p->code;
         if (p->code && !r->ctx->json) {
-            fprintf(stderr, "%s: %s: exit code %d", r->ctx->program, p->node, p->code);
-            if (*p->message)
+            char text[32];
+            snprintf(text, sizeof text, "exit code %d", p->code);
+            fprintf(stderr, "%s: %s: %s", r->ctx->program, p->node, text);
+            if (*p->message && strcmp(p->message, text))
                 fprintf(stderr, " (%s)", shown_long(p->message));
             fputc('\n', stderr);
         }

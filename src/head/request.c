@@ -243,7 +243,7 @@ static int admit(struct session *s, const Mu__Request *r, struct error *err)
     if (!kind)
         return error_set(err, ERR_PROTOCOL, "unknown request; the client is newer than this head");
     if ((kind->flags & ADMIN) && !s->admin)
-        return error_set(err, ERR_DENIED, "%s: only an administrator may", kind->name);
+        return error_set(err, ERR_DENIED, "only an administrator may do that");
     if ((kind->flags & CHANGE) && !loop_writable(loop, err))
         return -1;
     if (!(kind->flags & ALWAYS) && !loop_readable(loop, err))

@@ -36,8 +36,8 @@ static int name_check(const char *what, const char *name, size_t max, bool blank
                          shown(name, text, sizeof text), max);
     for (size_t i = 0; i < len; i++)
         if (!is_name_char(name[i], blanks && i > 0 && i + 1 < len))
-            return error_set(err, ERR_USAGE, "%s %s: expected letters, digits, '.', '_' and '-'", what,
-                             shown(name, text, sizeof text));
+            return error_set(err, ERR_USAGE, "%s %s: expected letters, digits, '.', '_'%s and '-'", what,
+                             shown(name, text, sizeof text), blanks ? ", blanks inside" : "");
     if (name[0] == '.' || name[0] == '-')
         return error_set(err, ERR_USAGE, "%s %s: may not start with '%c'", what,
                          shown(name, text, sizeof text), name[0]);

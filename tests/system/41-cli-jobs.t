@@ -55,6 +55,10 @@ is "$("$m" job view "$id" --json | jq -r '.min, .max, .unit, .exit_code' | paste
 is "$("$m" job listtasks "$id" --format table | awk 'NR > 2 {print $1}' | paste -sd' ')" "$id.1 $id.2" "job listtasks as a table"
 is "$("$m" job listtasks "$id" --state failed --json | jq -r '.[].task')" 2 "... by state"
 is "$("$m" job listtasks "$id" | grep -c '^Task ID')" 2 "... as a list, the default"
+more=$("$m" job new | awk '{ print $4 }')
+"$m" job add "$more" true >/dev/null && "$m" job add "$more" true >/dev/null
+like "$("$m" job submit --id "$more" --wait 2>&1)" "its tasks: muster job listtasks $more\$" "--wait for several tasks says where to look"
+fails 1 "stdout that is closed is a failure" bash -c '"$0" job submit true >&-' "$m"
 
 # ---- task view ----
 said=$("$task" view "$id.1")

@@ -41,6 +41,10 @@ one_line_error 1 'nothere' "an unknown group" "$m" group delete nothere
 one_line_error 1 'node99' "an unknown node" "$m" group add AzureNodes node99
 is "$("$m" job submit --follow --nodegroup AZURENODES hostname 2>/dev/null)" node03 "a job in a group"
 
+ok "a name with a blank" "$m" group new "Fast Nodes" node02
+is "$("$m" job submit --follow --nodegroup "fast nodes" hostname 2>/dev/null)" node02 "... which a job can ask for"
+"$m" group delete "Fast Nodes" >/dev/null
+
 # ---- run ----
 is "$("$MUSTER_BIN/classic/clusrun" hostname | sort)" $'node01: node01\nnode02: node02\nnode03: node03' "clusrun: each line after its node's name"
 is "$("$m" run --sorted 'echo a; echo b')" "$(for n in 1 2 3; do printf 'node0%s: a\nnode0%s: b\n' $n $n; done)" "--sorted"
@@ -49,7 +53,7 @@ is "$("$m" run --nodes 'node[01-02]' --exclude 'node02' hostname)" "node01: node
 is "$("$m" run --nodegroup AzureNodes hostname)" "node03: node03" "--nodegroup"
 is "$("$m" run --nodes node01 --env A=7 --workdir /tmp 'echo $A $PWD')" "node01: 7 /tmp" "--env and --workdir"
 fails 3 "the exit code is the worst" "$m" run 'case $(hostname) in node02) exit 3 ;; node03) exit 2 ;; esac'
-like "$said" 'node02: exit code 3' "... and the nodes are named"
+like "$said" 'node02: exit code 3$' "... and the nodes are named"
 is "$("$m" run --json hostname | jq -c 'map(.output)')" '["node01\n","node02\n","node03\n"]' "run --json"
 is "$("$m" run --nodes node01 'printf a')" "node01: a" "a last line without its end"
 one_line_error 1 'no node is named "node99"' "an unknown node" "$m" run --nodes node99 true
