@@ -37,9 +37,9 @@ struct attempt {
     int64_t renewed_ms;
     int control;
     struct event *readable;
-    struct event *writable; /* while its keeper's socket is full and a command waits */
-    struct event *sweep;    /* timer while something of a dead keeper may live */
-    char *end_order;        /* the last one; told again to a keeper that calls */
+    struct event *writable;   /* while its keeper's socket is full and a command waits */
+    struct event *sweep;      /* timer while something of a dead keeper may live */
+    char *end_order;          /* the last one; told again to a keeper that calls */
     bool go_waits, end_waits; /* not yet in the hands of its keeper: full, or not connected so far */
     struct report report;
     bool dirty, streams; /* in the lists below */

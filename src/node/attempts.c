@@ -261,7 +261,7 @@ void attempts_go(struct attempts *all, uint64_t id)
 {
     struct attempt *a = attempt_find(all, id);
     if (!a)
-        return;            /* an END will follow: the head learns from our Hello that it is not here */
+        return; /* an END will follow: the head learns from our Hello that it is not here */
     if (a->alive)
         attempt_tell_go(a); /* a keeper that hears it twice runs the task once */
     if (a->report.phase > KEEPER_PREPARED)

@@ -269,7 +269,8 @@ struct pmixhost *pmixhost_new(struct event_base *base, const struct pmixmod_setu
     char *slash = strrchr(scratch, '/');
     if (slash)
         *slash = 0;
-    if (template_load(&h->template, probe_folder, scratch, err) || (h->listen_fd = listen_local(&h->port, err)) < 0) {
+    if (template_load(&h->template, probe_folder, scratch, err) ||
+        (h->listen_fd = listen_local(&h->port, err)) < 0) {
         template_free(&h->template);
         free(h);
         return NULL;

@@ -94,8 +94,8 @@ static void test_file(void)
     close(at);
     ok(levels == 300, "a folder 300 deep");
     ok(file_remove_tree(dir, "d", &e) == 0 && fstatat(dir, "d", &st, 0) < 0, "is removed");
-    ok(file_mkdirs(deep, 0700, &e) == 0 && fchmodat(dir, "x/y", 0500, 0) == 0 && fchmodat(dir, "x", 0, 0) == 0 &&
-           file_remove_tree(dir, "x", &e) == 0,
+    ok(file_mkdirs(deep, 0700, &e) == 0 && fchmodat(dir, "x/y", 0500, 0) == 0 &&
+           fchmodat(dir, "x", 0, 0) == 0 && file_remove_tree(dir, "x", &e) == 0,
        "so is one that its owner has locked");
     close(dir);
     file_remove_tree(AT_FDCWD, folder, &e);
