@@ -838,34 +838,44 @@ static void keep_up(struct supervisor *s)
 
 /* ---- down ---- */
 
-/* Tells every keeper of a node to end its attempt: a packet to the socket `ctl` in each folder of
- * attempts (the words are those of the agent; keeper_proto.h of src/node). Returns how many there are. */
-static int end_attempts(const struct cluster *c, uint32_t i)
+/* Keepers whose agent has gone call at `agent.sock` in the node's folder, a few times a second, and take what
+ * is said there for the agent's word (src/node/keeper_proto.h). -1: nobody of this node will be told. */
+static int keepers_listen(const struct cluster *c, uint32_t i)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int folder = open(cluster_path(c, "nodes/%s", cluster_node_name(c, i)), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    snprintf(addr.sun_path, sizeof addr.sun_path, "/proc/self/fd/%d/agent.sock", folder);
+    bool good = folder >= 0 && fd >= 0 && (unlinkat(folder, "agent.sock", 0) == 0 || errno == ENOENT) &&
+                bind(fd, (struct sockaddr *)&addr, sizeof addr) == 0 && listen(fd, SOMAXCONN) == 0;
+    if (folder >= 0)
+        close(folder);
+    if (!good && fd >= 0)
+        close(fd);
+    return good ? fd : -1;
+}
+
+/* What was sent before the connection ends is read by the keeper nevertheless. */
+static void end_callers(int listening)
 {
     static const char words[] = "end 0 the cluster was stopped";
-    int count = 0;
+    for (int fd; (fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC)) >= 0; close(fd))
+        send(fd, words, sizeof words - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* A keeper holds the lock of its order as long as it lives. */
+static bool keepers_live(const struct cluster *c, uint32_t i)
+{
+    bool live = false;
     DIR *d = opendir(cluster_path(c, "nodes/%s/attempts", cluster_node_name(c, i)));
-    struct dirent *e;
-    while (d && (e = readdir(d))) {
-        char alive[300];
-        snprintf(alive, sizeof alive, "%s/alive", e->d_name);
-        if (e->d_name[0] == '.' || file_locked(dirfd(d), alive, NULL) != 1)
-            continue;
-        count++;
-        int folder = openat(dirfd(d), e->d_name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        struct sockaddr_un addr = {.sun_family = AF_UNIX};
-        snprintf(addr.sun_path, sizeof addr.sun_path, "/proc/self/fd/%d/ctl", folder);
-        if (folder >= 0 && fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof addr) == 0)
-            send(fd, words, sizeof words - 1, MSG_NOSIGNAL);
-        if (fd >= 0)
-            close(fd);
-        if (folder >= 0)
-            close(folder);
+    for (struct dirent *e; d && !live && (e = readdir(d));) {
+        char order[300];
+        snprintf(order, sizeof order, "%s/order", e->d_name);
+        live = e->d_name[0] != '.' && file_locked(dirfd(d), order, NULL) == 1;
     }
     if (d)
         closedir(d);
-    return count;
+    return live;
 }
 
 static void pause_ms(int ms)
@@ -882,13 +892,24 @@ static void reap_orphans(void)
 static void down_tasks(struct supervisor *s)
 {
     int64_t deadline = clock_boot_ms() + TASKS_MS;
+    int *listening = xcalloc(s->c->nodes, sizeof *listening);
+    for (uint32_t i = 0; i < s->c->nodes; i++)
+        listening[i] = keepers_live(s->c, i) ? keepers_listen(s->c, i) : -1;
     for (bool lives = true; lives && clock_boot_ms() < deadline; reap_orphans()) {
         lives = false;
-        for (uint32_t i = 0; i < s->c->nodes; i++)
-            lives = end_attempts(s->c, i) > 0 || lives;
+        for (uint32_t i = 0; i < s->c->nodes; i++) {
+            if (listening[i] < 0)
+                continue;
+            end_callers(listening[i]);
+            lives = keepers_live(s->c, i) || lives;
+        }
         if (lives)
             pause_ms(20);
     }
+    for (uint32_t i = 0; i < s->c->nodes; i++)
+        if (listening[i] >= 0)
+            close(listening[i]);
+    free(listening);
     /* What is left in the namespaces: keepers that did not listen, and what their tasks have left behind. */
     deadline = clock_boot_ms() + END_MS;
     for (bool lives = true; lives && clock_boot_ms() < deadline; reap_orphans()) {

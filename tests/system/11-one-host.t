@@ -29,4 +29,14 @@ wait_for 5 no_leftovers
 is "$(leftovers)" "" "no process is left"
 ok "start again" muster cluster start --quiet
 is "$(job_state "$job")" Canceled "that job was cancelled"
+
+# Without a head nobody cancels the job, and without namespaces nothing else ends its processes.
+new_work
+submit --workdir "$work" "$work/gate" "$work" >/dev/null
+wait_for 10 gate_started
+local_pid=$(status .supervisor.pid) head=$(head_pid)
+kill -9 "$local_pid" "$head"
+wait_for 10 gone "$local_pid" "$head"
+ok "stop with a job and without a head" muster cluster stop
+is "$(leftovers)" "" "no process is left of that either"
 done_testing
