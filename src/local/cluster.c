@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <linux/magic.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/un.h>
@@ -375,11 +376,12 @@ static int make_folder(const char *path, mode_t mode, uid_t uid, gid_t gid, stru
 }
 
 /* A cluster takes names such as `hosts`, `home` and `bin` in its folder and gives away what is below them: in
- * /etc or in a home that would be a disaster. So it takes only a folder that is empty, or that an earlier start,
- * which did not get to its end, has marked as its own by local.lock. */
-static int claim_folder(const struct cluster *c, struct error *err)
+ * /etc or in a home that would be a disaster. So it takes only a folder that is empty, or that a start which is
+ * under way, or did not get to its end, has marked as its own by init.lock. */
+static int check_empty(const struct cluster *c, struct error *err)
 {
-    if (access(cluster_path(c, "local.lock"), F_OK) == 0)
+    const char *mark = cluster_path(c, "init.lock");
+    if (access(mark, F_OK) == 0)
         return 0;
     DIR *d = opendir(c->dir);
     if (!d)
@@ -387,18 +389,28 @@ static int claim_folder(const struct cluster *c, struct error *err)
     const struct dirent *e;
     int rc = 0;
     while (rc == 0 && (e = readdir(d)))
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, "lost+found"))
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, "lost+found") &&
+            access(mark, F_OK) < 0)
             rc = error_set(err, ERR_EXISTS,
                            "folder %s holds other things (%.64s): expected an empty or a new folder", c->dir,
                            e->d_name);
     closedir(d);
-    if (rc)
-        return rc;
-    int fd = open(cluster_path(c, "local.lock"), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    return rc;
+}
+
+/* Of several that make a cluster in one folder at the same time, the others wait here. The lock's descriptor. */
+static int claim_folder(const struct cluster *c, struct error *err)
+{
+    const char *path = cluster_path(c, "init.lock");
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
-        return error_sys(err, "%s", cluster_path(c, "local.lock"));
-    close(fd);
-    return 0;
+        return error_sys(err, "%s", path);
+    while (flock(fd, LOCK_EX) < 0)
+        if (errno != EINTR) {
+            close(fd);
+            return error_sys(err, "%s", path);
+        }
+    return fd;
 }
 
 static int make_cluster_folder(struct cluster *c, struct error *err)
@@ -415,7 +427,7 @@ static int make_cluster_folder(struct cluster *c, struct error *err)
     }
     if (access(c->dir, W_OK | X_OK) < 0)
         return error_sys(err, "folder %s cannot be written", c->dir);
-    if (cluster_check_owner(c, err) < 0 || claim_folder(c, err) < 0)
+    if (cluster_check_owner(c, err) < 0 || check_empty(c, err) < 0)
         return -1;
     if (!c->root)
         return 0;
@@ -524,36 +536,48 @@ static int make_rest(const struct cluster *c, struct error *err)
     return 0;
 }
 
+/* All but the last step; `lock` is then held by who makes the cluster, -1 when it is there. */
+static int open_or_begin(struct cluster *c, const char *dir, const struct cluster_choice *choice, int *lock,
+                         struct error *err)
+{
+    struct error why = {0};
+    if (cluster_open(c, dir, &why) == 0)
+        return differs(c, choice, err);
+    if (why.code != ERR_NOT_FOUND) {
+        if (err)
+            *err = why;
+        return -1;
+    }
+    if (choose(c, choice, err) < 0 || make_cluster_folder(c, err) < 0)
+        return -1;
+    choose_head_account(c);
+    if ((*lock = claim_folder(c, err)) < 0)
+        return -1;
+    if (access(cluster_path(c, "cluster.json"), F_OK) < 0)
+        return 0;
+    close(*lock); /* somebody else was faster */
+    *lock = -1;
+    return cluster_open(c, dir, err) < 0 ? -1 : differs(c, choice, err);
+}
+
 int cluster_init(struct cluster *c, const char *dir, const struct cluster_choice *choice, bool *made,
                  struct error *err)
 {
-    struct error why = {0};
-    bool is_new = false;
-    if (cluster_open(c, dir, &why) < 0) {
-        if (why.code != ERR_NOT_FOUND) {
-            if (err)
-                *err = why;
-            return -1;
-        }
-        is_new = true;
-        if (choose(c, choice, err) < 0 || make_cluster_folder(c, err) < 0)
-            return -1;
-        choose_head_account(c);
-    } else if (differs(c, choice, err) < 0) {
-        return -1;
-    }
-    if (cluster_check_owner(c, err) < 0)
-        return -1;
-    if (access(c->dir, W_OK | X_OK) < 0)
-        return error_sys(err, "folder %s cannot be written", c->dir);
-    if (make_rest(c, err) < 0 || make_head(c, err) < 0)
-        return -1;
+    int lock = -1, rc = open_or_begin(c, dir, choice, &lock, err);
+    if (rc == 0)
+        rc = cluster_check_owner(c, err);
+    if (rc == 0 && access(c->dir, W_OK | X_OK) < 0)
+        rc = error_sys(err, "folder %s cannot be written", c->dir);
+    if (rc == 0 && (make_rest(c, err) < 0 || make_head(c, err) < 0))
+        rc = -1;
     /* Last: a folder with a cluster.json is complete. */
-    if (is_new && cluster_save(c, err) < 0)
-        return -1;
+    if (rc == 0 && lock >= 0 && (rc = cluster_save(c, err)) == 0)
+        unlink(cluster_path(c, "init.lock"));
     if (made)
-        *made = is_new;
-    return 0;
+        *made = lock >= 0;
+    if (lock >= 0)
+        close(lock);
+    return rc < 0 ? -1 : 0;
 }
 
 int cluster_run_dir(const struct cluster *c, struct error *err)

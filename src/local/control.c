@@ -362,6 +362,16 @@ static bool any_process(const struct cluster *c)
     return false;
 }
 
+/* Whoever else is ending the cluster at this moment may finish that. */
+static int wait_unlocked(const struct cluster *c, struct error *err)
+{
+    int64_t deadline = clock_boot_ms() + STOP_MS;
+    for (; supervised(c); poll(NULL, 0, 20))
+        if (clock_boot_ms() > deadline)
+            return error_set(err, ERR_TIMEOUT, "muster-local did not end in %d s", STOP_MS / 1000);
+    return 0;
+}
+
 /* muster-local has died: one is run to end what is left, and waited for. */
 static int down_rest(const struct cluster *c, struct error *err)
 {
@@ -401,7 +411,9 @@ int control_stop(const struct cluster *c, control_progress *progress, void *arg,
     } else if (pidfd >= 0) {
         close(pidfd);
     }
-    return any_process(c) ? down_rest(c, err) : 0;
+    if (!any_process(c))
+        return 0;
+    return wait_unlocked(c, err) < 0 ? -1 : any_process(c) ? down_rest(c, err) : 0;
 }
 
 /* ---- status ---- */

@@ -57,6 +57,14 @@ long=$folder/$(printf 'x%.0s' {1..100})
 one_line_error 1 'too long for a socket' "a folder too long for a socket" muster cluster start --dir "$long"
 touch "$folder/file"
 one_line_error 1 'file' "a file where the folder should be" muster cluster start --dir "$folder/file"
+for i in 1 2 3; do muster cluster start --dir "$folder/same" >"$folder/said.$i" 2>&1 & track_pid $!; starts[i]=$!; done
+track_cluster "$folder/same"
+bad=0
+for pid in "${starts[@]}"; do wait "$pid" || bad=$((bad + 1)); done
+is "$bad $(cat "$folder"/said.* | grep -cE 'is up|already running')" "0 3" "three first starts at the same time make one cluster"
+muster cluster stop --dir "$folder/same" >"$folder/said.1" 2>&1 & track_pid $!; starts[1]=$!
+ok "which can be stopped" muster cluster stop --dir "$folder/same"
+ok "by two at the same time" wait "${starts[1]}"
 mkdir "$folder/others"
 echo mine >"$folder/others/hosts"
 one_line_error 1 'holds other things' "a folder with other things in it" muster cluster start --dir "$folder/others"
