@@ -532,12 +532,17 @@ bool reply_events(struct session *session, uint64_t request, const Mu__EventList
     return say;
 }
 
-/* Where output is that the head does not keep. */
+/* Where output is that the head does not keep, as the node would find it: from the work directory, and that
+ * from the home of the account. */
 static char *output_elsewhere(const Mu__Task *task)
 {
-    if (!task->spec || !*task->spec->stdout_path)
+    const Mu__TaskSpec *spec = task->spec;
+    if (!spec || !*spec->stdout_path)
         return NULL;
-    return xasprintf("the output is in %s%s%s", task->spec->stdout_path,
+    bool below = spec->stdout_path[0] != '/' && *spec->work_dir;
+    bool home = spec->stdout_path[0] != '/' && spec->work_dir[0] != '/';
+    return xasprintf("the output is in %s%s%s%s%s%s", below ? spec->work_dir : "", below ? "/" : "",
+                     spec->stdout_path, home ? " in the home folder of the task's account" : "",
                      task->n_allocation ? " on node " : "",
                      task->n_allocation ? task->allocation[0]->node : "");
 }

@@ -30,6 +30,9 @@ run 'echo one >&2; echo two'
 is "$said" $'one\ntwo' "stderr goes with stdout"
 run --stdout out.txt --stderr err.txt 'echo one >&2; echo two'
 is "$(cat "$work/out.txt" "$work/err.txt")" $'two\none' "files named for them are in the work directory"
+like "$(muster task view "$job.1")" "^the output is in $work/out.txt on node node0[12]$" "the task says where they are"
+job=$(submit --stdout none/out.txt true)
+like "$(muster task view "$job.1")" "^the output is in none/out.txt in the home folder of the task's account" "also without a work directory"
 
 # ---- what cannot be set up says so ----
 run --workdir "$work/none" true
