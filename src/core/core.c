@@ -87,6 +87,7 @@ void core_destroy(struct core *core)
     while ((node = core_next_node(core, NULL)))
         node_free(core, node_find(core, node->name));
     events_free(core);
+    quota_free(core);
     sched_destroy(core->sched);
     batch_free(&core->gone);
     effects_free(&core->effects);
@@ -302,6 +303,7 @@ static void resume_tasks(struct core *core)
             task_free(core, task);
             continue;
         }
+        quota_add(core, task->job, quota_bytes(NULL, &task->row->spec, 1));
         task->job->row->tasks_total++;
         count_state(task->job->row, (int)task->row->state);
         if (task->row->id > task->job->row->last_task)
@@ -314,6 +316,8 @@ static void resume_job(struct core *core, struct job *job)
     Mu__Job *row = job->row;
     int state = (int)row->state;
     core->n_open_jobs += !job_state_ended(state);
+    quota_add(core, job, quota_bytes(row->spec, NULL, 0));
+    quota_count(core, job);
     core->n_queued += state == JOB(QUEUED);
     core->n_running += state == JOB(RUNNING) || state == JOB(FINISHING) || state == JOB(CANCELING);
     if (job_state_ended(state)) {

@@ -39,6 +39,8 @@ struct core_config {
     int64_t job_keep_ms;         /* ended jobs are deleted after this (TtlCompletedJobs); default 5 days */
     uint32_t jobs_max;           /* jobs that have not ended, as many kept that have; default 1000000 */
     uint32_t tasks_per_job_max;  /* default 100000 */
+    uint32_t user_jobs_max;      /* of one user who is no administrator, not ended; default 0: no limit */
+    uint64_t user_bytes_max;     /* what they ask for, stored; default 0: no limit */
 };
 void core_config_default(struct core_config *config);
 

@@ -15,6 +15,7 @@
 #include "sched/sched.h"
 
 #include <bsd/sys/queue.h>
+#include <uthash.h>
 
 /* Short names for the generated ones. */
 #define JOB(s) MU__JOB_STATE__JOB_STATE_##s
@@ -79,6 +80,8 @@ struct job {
     bool in_sched; /* not ended, and not of type admin */
     uint32_t live; /* attempts, of any type of job */
     uint64_t last_event;
+    uint64_t bytes; /* quota.c's */
+    bool counted;   /* in its owner's quota: it has not ended */
     struct timer timer;
     RB_ENTRY(job) entry, ended_entry;
     bool ended; /* stands among the ended */
@@ -138,6 +141,7 @@ struct core {
     struct attempt_tree attempts;
     struct timer_tree timers;
     struct events events;
+    struct quota *quotas; /* by uid */
     uint64_t n_jobs, n_queued, n_running, n_open_jobs, n_tasks;
 
     TAILQ_HEAD(, job) dirty_jobs;
@@ -219,6 +223,16 @@ int check_task(struct core *core, const Mu__JobSpec *job, const struct sched_can
 int check_fit(struct core *core, const Mu__JobSpec *spec, struct error *err);
 /* min and max as they count, from what was said. `only`: the job's only task at its creation. */
 void task_range(const Mu__JobSpec *job, const Mu__TaskSpec *task, bool only, uint32_t *min, uint32_t *max);
+
+/* quota.c */
+uint64_t quota_bytes(const Mu__JobSpec *job, Mu__TaskSpec *const *tasks, size_t n); /* job may be NULL */
+/* Whether `owner` may have that much more. Administrators may. */
+int quota_check(struct core *core, const struct actor *actor, const Mu__Owner *owner, uint64_t jobs,
+                uint64_t bytes, struct error *err);
+void quota_count(struct core *core, struct job *job); /* its state has changed */
+void quota_add(struct core *core, struct job *job, uint64_t bytes);
+uint64_t quota_jobs(const struct core *core); /* counted, of all users */
+void quota_free(struct core *core);
 
 /* jobs.c */
 void job_create(struct core *core, const struct actor *actor, const Mu__JobCreate *c, struct result *r);

@@ -91,6 +91,7 @@ static void add_tasks(struct core *core, struct job *job, Mu__TaskSpec **specs, 
                       struct result *r)
 {
     bool queue = job->row->state != JOB(CONFIGURING);
+    quota_add(core, job, quota_bytes(NULL, specs, n));
     r->first_task = job->row->last_task + 1;
     r->task_count = (uint32_t)n;
     for (size_t i = 0; i < n; i++) {
@@ -164,6 +165,8 @@ static int check_create(struct core *core, const struct actor *actor, const Mu__
         return error_set(err, ERR_USAGE, "command line: expected a command, got nothing");
     if (check_counts(core, NULL, c->n_tasks, err))
         return -1;
+    if (quota_check(core, actor, actor->owner, 1, quota_bytes(c->spec, c->tasks, c->n_tasks), err))
+        return -1;
     return check_spec(core, actor, c->spec, err);
 }
 
@@ -183,6 +186,8 @@ void job_create(struct core *core, const struct actor *actor, const Mu__JobCreat
     row->created_wall_ms = core->wall_ms;
     struct job *job = job_new(core, row);
     core->n_open_jobs++;
+    quota_count(core, job);
+    quota_add(core, job, quota_bytes(row->spec, NULL, 0));
     const char *who = actor_name(actor);
     job_touch(core, job);
     job_enter(core, job);
@@ -207,7 +212,8 @@ void job_add(struct core *core, const struct actor *actor, const Mu__JobAdd *c, 
         error_set(&r->error, ERR_USAGE, "command line: expected a command, got nothing");
         return;
     }
-    if (check_counts(core, job, c->n_tasks, &r->error))
+    if (check_counts(core, job, c->n_tasks, &r->error) ||
+        quota_check(core, actor, job->row->owner, 0, quota_bytes(NULL, c->tasks, c->n_tasks), &r->error))
         return;
     Mu__TaskSpec **specs = take_tasks(core, job->row->spec, c->tasks, c->n_tasks, false, &r->error);
     if (!specs)
@@ -283,6 +289,9 @@ void job_requeue(struct core *core, const struct actor *actor, const Mu__JobRequ
         error_set(&r->error, ERR_LIMIT, "%u jobs have not ended: at most that many", core->config.jobs_max);
         return;
     }
+    if (job_state_ended((int)job->row->state) &&
+        quota_check(core, actor, job->row->owner, 1, job->bytes, &r->error))
+        return;
     char who[128];
     snprintf(who, sizeof who, "%s", actor_name(actor));
     event_job(core, job, "Requeue requested", "", who);

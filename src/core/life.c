@@ -71,6 +71,7 @@ void job_move(struct core *core, struct job *job, enum move move, const char *ca
     count_job(core, (int)row->state, -1);
     count_job(core, next, 1);
     row->state = (Mu__JobState)next;
+    quota_count(core, job);
     ended_remove(core, job);
     if (job_state_ended(next)) {
         row->ended_wall_ms = core->wall_ms;

@@ -147,7 +147,7 @@ static int check_sums(const struct core *core, uint64_t used, uint64_t by_attemp
         unended += !job_state_ended(state);
     }
     if (jobs != totals.jobs || queued != totals.jobs_queued || running != totals.jobs_running ||
-        unended != core->n_open_jobs)
+        unended != core->n_open_jobs || unended != quota_jobs(core))
         return error_set(err, ERR_INTERNAL, "the counts of jobs are wrong");
     return 0;
 }

@@ -21,6 +21,9 @@ static const struct {
     {"lease_ms", offsetof(struct config, lease_ms), 600000, 1000, 7 * 86400000u},
     {"grace_ms", offsetof(struct config, grace_ms), 15000, 0, 3600000},
     {"heartbeat_ms", offsetof(struct config, heartbeat_ms), 5000, 50, 3600000},
+    {"jobs_per_user", offsetof(struct config, user_jobs), 100000, 1, 1000000},
+    {"job_mb_per_user", offsetof(struct config, user_job_mb), 256, 1, 1024 * 1024},
+    {"spool_total_mb", offsetof(struct config, spool_mb), 0, 1, UINT32_MAX},
 };
 #define NUMBERS (sizeof numbers / sizeof *numbers)
 
@@ -67,8 +70,9 @@ static int take_store(struct config *c, json_t *value, struct error *err)
 {
     const char *text = json_is_string(value) ? json_string_value(value) : "";
     if (strncmp(text, "postgresql://", 13))
-        return error_set(err, ERR_USAGE, CONFIG_FILE ": \"store\" must begin with postgresql:// (without it, "
-                                                     "the store is a file in the head's folder)");
+        return error_set(err, ERR_USAGE,
+                         CONFIG_FILE ": \"store\" must begin with postgresql:// (without it, "
+                                     "the store is a file in the head's folder)");
     c->store = xstrdup(text);
     return 0;
 }
@@ -76,7 +80,8 @@ static int take_store(struct config *c, json_t *value, struct error *err)
 static const struct {
     const char *key;
     int (*take)(struct config *c, json_t *value, struct error *err);
-} others[] = {{"admins", take_admins}, {"map", take_map}, {"log_level", take_log_level}, {"store", take_store}};
+} others[] = {
+    {"admins", take_admins}, {"map", take_map}, {"log_level", take_log_level}, {"store", take_store}};
 
 static int take_key(struct config *c, const char *key, json_t *value, struct error *err)
 {

@@ -14,6 +14,9 @@ struct config {
     uint32_t lease_ms;     /* an attempt outlives its head by this; default 600000 */
     uint32_t grace_ms;     /* SIGTERM to SIGKILL; default 15000 */
     uint32_t heartbeat_ms; /* how often agents report; 3 missed: late. Default 5000 */
+    uint32_t user_jobs;    /* "jobs_per_user": not ended; default 100000 */
+    uint32_t user_job_mb;  /* "job_mb_per_user": what they ask for, stored; default 256 */
+    uint32_t spool_mb;     /* "spool_total_mb": outputs kept; default 0: a fifth of the disk, at most 20 GB */
     char **admins;         /* user names */
     size_t admin_count;
     struct config_map *map;

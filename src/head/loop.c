@@ -117,6 +117,8 @@ static int core_rebuild(struct loop *loop, struct error *err)
     core_config_default(&config);
     config.lease_ms = h->config.lease_ms;
     config.grace_ms = h->config.grace_ms;
+    config.user_jobs_max = h->config.user_jobs;
+    config.user_bytes_max = (uint64_t)h->config.user_job_mb << 20;
     core_destroy(h->core);
     h->core = core_create(&config);
     if (store_load(h->store, load_row, loop, &set_aside, err))

@@ -638,6 +638,54 @@ static void test_order_of_many(void)
     mu__prepare_order__free_unpacked(o, NULL);
 }
 
+/* Owner `user` is an ordinary one here; requests of `submit` come from there. */
+static void test_quota(void)
+{
+    struct core_config config;
+    struct batch rows = {0}, batch = {0};
+    struct error err;
+    core_destroy(core);
+    core_config_default(&config);
+    config.user_jobs_max = 2;
+    config.user_bytes_max = 2000;
+    core = core_create(&config);
+    up = 0;
+    node_is_up("node1", "node1", 4, NULL, 0);
+    set_nodes(NULL, true, false);
+    submit(false, 1, 0, NULL);
+    submit(false, 1, 0, NULL);
+    struct result r = submit(false, 1, 0, NULL);
+    is_str(r.error.text, "2 jobs of user ann have not ended: at most 2 of one user", "jobs of one user");
+    report("node1", 1, PHASE(RUNNING), 0, "");
+    report("node1", 1, PHASE(RELEASED), 0, "");
+    is_int(submit(false, 1, 0, NULL).error.code, ERR_NONE, "one has ended: another is taken");
+    core_rows(core, &rows);
+    struct core *next = core_create(&config);
+    for (size_t i = 0; i < rows.count; i++)
+        core_load(next, &rows.rows[i], &err);
+    core_begin(next, 5, 0);
+    core_resume(next, 9);
+    core_end(next, &batch, &effects);
+    batch_free(&rows);
+    batch_free(&batch);
+    core_destroy(core);
+    core = next;
+    is_int(submit(false, 1, 0, NULL).error.code, ERR_LIMIT, "they count after a restart");
+    Mu__TaskSpec spec = MU__TASK_SPEC__INIT, *specs[20];
+    Mu__JobAdd add = MU__JOB_ADD__INIT;
+    spec.command_line = "true";
+    for (size_t i = 0; i < 20; i++)
+        specs[i] = &spec;
+    add.job_id = 3;
+    add.tasks = specs;
+    add.n_tasks = 20;
+    r = turn(&(struct command){.kind = CMD_JOB_ADD, .actor = {&user, false}, .job_add = &add});
+    ok(r.error.code == ERR_LIMIT && strstr(r.error.text, "at most 2000 of one user"), "bytes of one user: %s",
+       r.error.text);
+    r = turn(&(struct command){.kind = CMD_JOB_ADD, .actor = {&user, true}, .job_add = &add});
+    is_int(r.error.code, ERR_NONE, "an administrator may");
+}
+
 static void test_groups_in_use(void)
 {
     char *one[] = {"node1"};
@@ -708,7 +756,8 @@ static void test_shorter_lease(void)
         effects_free(&effects);
         core_end(next, &batch, &effects);
         int64_t longest = lease > 600000 ? lease : 600000;
-        is_int(core_deadline(next), 5000 + longest + 15000 + 10000, "a lease of %u ms after one of 600000", lease);
+        is_int(core_deadline(next), 5000 + longest + 15000 + 10000, "a lease of %u ms after one of 600000",
+               lease);
         batch_free(&batch);
         batch_free(&rows);
         core_rows(next, &rows); /* the third head comes after the second */
@@ -831,6 +880,7 @@ int main(void)
     test_admin_job();
     test_order();
     test_order_of_many();
+    test_quota();
     test_groups_in_use();
     test_resume();
     test_shorter_lease();
