@@ -75,7 +75,7 @@ void held_reply(struct held *held, struct session *session, uint64_t request, st
     item->session = session_ref(session);
     item->request = request;
     item->frame = *frame;
-    session->held_bytes += frame->len;
+    session_held(session, frame->len, 0);
     *frame = (struct buf)BUF_INIT;
 }
 
@@ -135,7 +135,7 @@ void held_fail(struct held *held, const struct error *err)
         if (item->kind == ITEM_REPLY) {
             struct buf frame = BUF_INIT;
             reply_error_frame(item->request, loop_event(held->head->loop), err, &frame);
-            item->session->held_bytes += frame.len - item->frame.len;
+            session_held(item->session, frame.len, item->frame.len);
             session_send(item->session, &frame);
             buf_free(&frame);
         }

@@ -22,12 +22,15 @@
 #define USER_SESSIONS_MAX 512 /* of one user who is no administrator: there is room for others */
 #define UNANSWERED_MAX 16384
 #define UNSENT_MAX (16u * 1024 * 1024)
+#define USER_UNSENT_MAX (64u * 1024 * 1024) /* of all connections of one user together */
 #define PAUSED_LOOK_MS 50
 #define SOCKET_MODE 0666 /* who a client is comes from the kernel, not from the file's mode */
 
 struct user {
     uid_t uid;
     unsigned sessions;
+    size_t bytes; /* held and unsent of all its sessions, as last seen: what has left since counts still */
+    bool over;    /* more than USER_UNSENT_MAX */
     UT_hash_handle hh;
 };
 
@@ -85,7 +88,10 @@ static void session_gone(struct session *s)
     s->link = NULL;
     owner_cancel(&s->who);
     waits_session_gone(s->head->waits, s);
+    if (s->user)
+        s->user->bytes -= s->seen_bytes;
     user_release(all, s->user);
+    s->user = NULL;
     LIST_REMOVE(s, next);
     if (all->count-- == SESSIONS_MAX)
         listener_pause(all->listener, all->shut);
@@ -100,10 +106,37 @@ static void look_soon(struct sessions *all)
     all->looking = true;
 }
 
+static void look_at_bytes(struct session *s)
+{
+    size_t bytes = s->held_bytes + (s->link ? link_unsent(s->link) : 0);
+    if (s->user)
+        s->user->bytes += bytes - s->seen_bytes;
+    s->seen_bytes = bytes;
+}
+
 bool session_behind(struct session *s)
 {
-    return s->unanswered >= UNANSWERED_MAX ||
-           s->held_bytes + (s->link ? link_unsent(s->link) : 0) > UNSENT_MAX;
+    look_at_bytes(s);
+    return s->unanswered >= UNANSWERED_MAX || s->seen_bytes > UNSENT_MAX ||
+           (s->user && !s->admin && s->user->bytes > USER_UNSENT_MAX);
+}
+
+static void update_pause(struct session *s);
+
+/* The user's other sessions are paused in the moment in which it has too much: each would otherwise make
+ * one more answer of some megabytes before it is looked at. */
+void session_held(struct session *session, size_t more, size_t less)
+{
+    struct session *s;
+    struct user *user = session->user;
+    session->held_bytes += more - less;
+    look_at_bytes(session);
+    if (!user || user->over == (user->bytes > USER_UNSENT_MAX))
+        return;
+    user->over = !user->over;
+    LIST_FOREACH (s, &session->head->sessions->list, next)
+        if (user->over && s->user == user)
+            update_pause(s);
 }
 
 void session_skipped(struct session *session)
@@ -130,6 +163,8 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
     struct sessions *all = arg;
     struct session *s;
     all->looking = false;
+    LIST_FOREACH (s, &all->list, next)
+        session_held(s, 0, 0); /* what has left meanwhile makes room for the user's others */
     LIST_FOREACH (s, &all->list, next) {
         if (s->paused)
             update_pause(s);
@@ -150,6 +185,7 @@ void session_send(struct session *session, const struct buf *frame)
     if (!session->link)
         return;
     link_send_packed(session->link, frame->data, frame->len);
+    session_held(session, 0, 0);
     update_pause(session);
 }
 

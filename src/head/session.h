@@ -29,6 +29,7 @@ struct session {
     bool paused;
     uint32_t unanswered;
     size_t held_bytes; /* of replies that wait to be durable */
+    size_t seen_bytes; /* session.c's: held and unsent, when last looked at */
     bool skipped;      /* a wait could be answered, but the client is behind */
     uint32_t wait_count;
     LIST_HEAD(, wait) waits; /* waits.c's */
@@ -47,6 +48,8 @@ void session_unref(struct session *session);
  * but skipped, and looked at again when it has caught up. */
 bool session_behind(struct session *session);
 void session_skipped(struct session *session);
+/* Replies that wait to be durable: so many bytes more, so many less. */
+void session_held(struct session *session, size_t more, size_t less);
 /* An encoded Reply frame, which answers one request; its length was added to held_bytes. */
 void session_send(struct session *session, const struct buf *frame);
 bool session_owns(const struct session *session, const Mu__Owner *owner); /* or is an admin */

@@ -964,6 +964,64 @@ static void test_liveness(struct agent *a)
 }
 
 /* A client that asks and asks and does not read: the head's memory is not its buffer. */
+static long head_peak_kb(void)
+{
+    char path[64], line[256];
+    long kb = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)head_pid);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f))
+        sscanf(line, "VmHWM: %ld", &kb);
+    if (f)
+        fclose(f);
+    return kb;
+}
+
+/* The same from many connections of one user. */
+static void test_greedy_user(void)
+{
+    enum { CLIENTS = 24, REQUESTS = 500 };
+    int told[2], stop[2];
+    char byte;
+    if (geteuid() || pipe(told) || pipe(stop)) {
+        ok(true, "many greedy connections # SKIP needs a second user");
+        return;
+    }
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct error err;
+        struct client *c[CLIENTS];
+        Mu__JobList list = MU__JOB_LIST__INIT;
+        Mu__Request request = MU__REQUEST__INIT;
+        request.kind_case = MU__REQUEST__KIND_JOB_LIST;
+        request.job_list = &list;
+        close(stop[1]);
+        if (setresgid(65534, 65534, 65534) || setresuid(65534, 65534, 65534))
+            _exit(1);
+        for (int i = 0; i < CLIENTS; i++)
+            if (!(c[i] = client_open(head_socket, DEADLINE_MS, &err)))
+                _exit(2);
+        for (int i = 0; i < CLIENTS; i++) {
+            for (int k = 0; k < REQUESTS; k++)
+                client_send(c[i], &request, &err);
+            client_flush(c[i], NULL);
+        }
+        (void)!write(told[1], "", 1);
+        (void)!read(stop[0], &byte, 1);
+        _exit(0);
+    }
+    close(told[1]);
+    ok(read(told[0], &byte, 1) == 1, "one user asks on many connections");
+    ok(job_state(1) > 0 && job_state(1) > 0, "others are served");
+    long kb = head_peak_kb();
+    ok(kb > 0 && kb < GREEDY_KB_MAX + 120000, "the head stays small: %ld kB", kb);
+    close(stop[1]);
+    is_int(finish(pid), 0, "(the user goes)");
+    close(told[0]);
+    close(stop[0]);
+}
+
 static void test_greedy(void)
 {
     struct error err;
@@ -976,15 +1034,8 @@ static void test_greedy(void)
     for (; sent < 2000 && client_send(greedy, &request, &err) == 0; sent++)
         ;
     client_flush(greedy, NULL);
-    char path[64], line[256];
-    long kb = 0;
     ok(job_state(1) > 0, "others are served meanwhile");
-    snprintf(path, sizeof path, "/proc/%d/status", (int)head_pid);
-    FILE *f = fopen(path, "r");
-    while (f && fgets(line, sizeof line, f))
-        sscanf(line, "VmHWM: %ld", &kb);
-    if (f)
-        fclose(f);
+    long kb = head_peak_kb();
     ok(kb > 0 && kb < GREEDY_KB_MAX, "the head stays small: %ld kB", kb);
     client_close(greedy);
 }
@@ -1183,6 +1234,7 @@ int main(void)
         agent_drop(&agent1);
         test_pipelined();
         test_greedy();
+        test_greedy_user();
         test_liveness(&agent1);
         test_repeated_names();
         test_many_connections();
