@@ -823,6 +823,9 @@ static void keep_up(struct supervisor *s)
 {
     struct event *signals[4];
     s->base = event_base_new();
+    /* Ignored before and after they are watched: a second one must not cut the end short. */
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
     signals[0] = evsignal_new(s->base, SIGTERM, on_stop, s);
     signals[1] = evsignal_new(s->base, SIGINT, on_stop, s);
     signals[2] = evsignal_new(s->base, SIGHUP, on_hurry, s);
