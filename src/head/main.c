@@ -102,6 +102,23 @@ static int cluster_name_check(const char *name, struct error *err)
     return error_set(err, ERR_USAGE, "--name %.80s: 1 to 64 letters, digits, - _ . are expected", name);
 }
 
+/* A folder that was made for another name keeps it, and that is no success. */
+static int name_write(int dirfd, const struct options *o, struct error *err)
+{
+    struct buf text = BUF_INIT;
+    struct error why = {0};
+    int rc = file_read(dirfd, NAME_FILE, 256, &text, &why);
+    if (rc < 0 && why.code == ERR_NOT_FOUND)
+        rc = file_write(dirfd, NAME_FILE, o->name, strlen(o->name), 0600, true, err);
+    else if (rc < 0)
+        *err = why;
+    else if (strcmp(buf_str(&text), o->name))
+        rc = error_set(err, ERR_EXISTS, "--name %s: %s is the folder of cluster %.64s", o->name, o->dir,
+                       buf_str(&text));
+    buf_free(&text);
+    return rc;
+}
+
 static int init(const struct options *o)
 {
     struct error err;
@@ -122,7 +139,7 @@ static int init(const struct options *o)
         error_sys(&err, "cannot open %s", o->dir);
         return failed(&err);
     }
-    if (file_write(dirfd, NAME_FILE, o->name, strlen(o->name), 0600, true, &err))
+    if (name_write(dirfd, o, &err))
         return failed(&err);
     return 0;
 }

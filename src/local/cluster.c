@@ -470,7 +470,8 @@ static int make_head(const struct cluster *c, struct error *err)
 {
     const char *dir = cluster_path(c, "head"), *program = NULL;
     struct stat st;
-    if (stat(cluster_path(c, "head/ca.crt"), &st) == 0 && st.st_uid == c->head_uid)
+    /* What muster-head writes last: with it, the folder is complete. */
+    if (stat(cluster_path(c, "head/name"), &st) == 0 && st.st_uid == c->head_uid)
         return 0;
     if (make_folder(dir, 0700, geteuid(), getegid(), err) < 0)
         return -1;

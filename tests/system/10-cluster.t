@@ -65,6 +65,12 @@ is "$bad $(cat "$folder"/said.* | grep -cE 'is up|already running')" "0 3" "thre
 muster cluster stop --dir "$folder/same" >"$folder/said.1" 2>&1 & track_pid $!; starts[1]=$!
 ok "which can be stopped" muster cluster stop --dir "$folder/same"
 ok "by two at the same time" wait "${starts[1]}"
+muster cluster init --dir "$folder/cut" >/dev/null
+rm "$folder/cut/cluster.json" "$folder/cut/head/name" "$folder/cut/head/head.crt"
+touch "$folder/cut/init.lock"
+ok "what an interrupted init has left is completed" muster cluster init --dir "$folder/cut"
+ok "... the head's certificate too" test -s "$folder/cut/head/head.crt"
+one_line_error 1 'folder of cluster muster' "a head's folder keeps its name" "$MUSTER_BIN/muster-head" init --dir "$folder/cut/head" --name other
 mkdir "$folder/others"
 echo mine >"$folder/others/hosts"
 one_line_error 1 'holds other things' "a folder with other things in it" muster cluster start --dir "$folder/others"
