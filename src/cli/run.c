@@ -448,10 +448,14 @@ static int finish(struct run *r)
             worst = p->code;
         if (p->code && !r->ctx->json) {
             char text[32];
+            const char *why = p->message;
+            size_t named = strlen(p->node);
+            if (!strncmp(why, p->node, named) && !strncmp(why + named, ": ", 2))
+                why += named + 2; /* the node stands at the beginning already */
             snprintf(text, sizeof text, "exit code %d", p->code);
             fprintf(stderr, "%s: %s: %s", r->ctx->program, p->node, text);
-            if (*p->message && strcmp(p->message, text))
-                fprintf(stderr, " (%s)", shown_long(p->message));
+            if (*why && strcmp(why, text))
+                fprintf(stderr, " (%s)", shown_long(why));
             fputc('\n', stderr);
         }
         buf_free(&p->text);
