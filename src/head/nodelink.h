@@ -41,7 +41,7 @@ struct nodelink *nodelink_find(struct nodelinks *nodelinks, const char *node); /
 /* One report goes to the core. */
 void nodelink_report(struct head *head, const char *node, const Mu__AttemptReport *report);
 void nodelink_credit(struct nodelink *nl, uint64_t attempt, uint64_t offset, uint32_t window);
-/* Its output cannot be written: the link is closed so that the agent starts again from what is here. */
+/* Its output could not be written: the link is closed so that the agent starts again from what is here. */
 void nodelink_resync(struct nodelink *nl);
 
 #endif

@@ -1,5 +1,10 @@
 /* outspool.c - one entry for each attempt that has printed or is about to end. Files are opened at
- * the first byte, so a task that prints nothing costs nothing; the longest unused are closed. */
+ * the first byte, so a task that prints nothing costs nothing; the longest unused are closed.
+ *
+ * When a file cannot be written, all are stuck: what comes is dropped, no credit is given, and agents
+ * keep what their tasks print. A probe is tried after a second, then less and less often; when it
+ * succeeds, the links of the agents whose bytes were dropped are closed once, and they start again
+ * from what is here. */
 #include "head/outspool.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -23,6 +28,10 @@
 #define SPOOL_FOLDER "spool"
 #define WINDOW (512u * 1024)
 #define OPEN_MAX_FILES 256
+#define PROBE_FILE "probe"
+#define PROBE_BYTES 65536
+#define PROBE_MS 1000
+#define PROBE_MS_MAX 60000
 #define KEEP_LOOK_MS 1000
 #define KEEP_MS_MAX 30000 /* an end is not kept back longer than this without any output coming */
 
@@ -32,6 +41,7 @@ struct outspool {
     char node[NODE_NAME_MAX + 1];
     struct spool spool;
     bool open;
+    bool lost;         /* bytes were dropped, or credit held back, while all were stuck */
     uint64_t total;    /* bytes noted */
     uint64_t credited; /* the agent may send up to here */
     Mu__AttemptReport *kept;
@@ -46,8 +56,10 @@ struct outspools {
     struct outspool *by_attempt;
     TAILQ_HEAD(, outspool) opened;
     size_t open_count;
-    int64_t complained_ms;
-    struct event *look;
+    struct error why; /* code not 0: stuck */
+    int64_t probe_ms; /* from a failure to the next probe; doubles as long as they fail */
+    int64_t well_ms;  /* when the last probe succeeded */
+    struct event *look, *probe;
 };
 
 static void path_of(char out[64], uint64_t job, uint32_t task, uint64_t attempt)
@@ -134,8 +146,12 @@ static int open_file(struct outspools *all, struct outspool *o, struct error *er
 
 /* ---- the stream ---- */
 
-static void give_credit(struct nodelink *link, struct outspool *o)
+static void give_credit(struct outspools *all, struct nodelink *link, struct outspool *o)
 {
+    if (all->why.code) {
+        o->lost = true;
+        return;
+    }
     o->credited = o->total + WINDOW;
     nodelink_credit(link, o->attempt, o->total, WINDOW);
 }
@@ -144,7 +160,7 @@ void outspools_credit(struct outspools *outspools, struct nodelink *link, uint64
 {
     struct outspool *o = entry_of(outspools, attempt, nodelink_name(link));
     if (o)
-        give_credit(link, o);
+        give_credit(outspools, link, o);
 }
 
 static void release_kept(struct outspools *all, struct outspool *o)
@@ -157,6 +173,68 @@ static void release_kept(struct outspools *all, struct outspool *o)
     mu__attempt_report__free_unpacked(report, NULL);
 }
 
+static void probe_soon(struct outspools *all)
+{
+    struct timeval tv = {.tv_sec = all->probe_ms / 1000, .tv_usec = (all->probe_ms % 1000) * 1000};
+    event_add(all->probe, &tv);
+}
+
+static void stuck(struct outspools *all, struct outspool *o, const struct error *why)
+{
+    o->lost = true;
+    close_file(all, o);
+    if (all->why.code)
+        return;
+    error_set(&all->why, ERR_UNAVAILABLE, "outputs cannot be kept: %s", why->text);
+    all->probe_ms =
+        clock_boot_ms() - all->well_ms < PROBE_MS_MAX && all->probe_ms ? 2 * all->probe_ms : PROBE_MS;
+    all->probe_ms = all->probe_ms < PROBE_MS_MAX ? all->probe_ms : PROBE_MS_MAX;
+    log_error("output of task %llu.%u: %s; no output is taken until that is better",
+              (unsigned long long)o->job, o->task, why->text);
+    probe_soon(all);
+}
+
+/* Whether there is room, and the files that could not be written can be opened. */
+static int probe(struct outspools *all, struct error *err)
+{
+    static const char bytes[PROBE_BYTES];
+    struct outspool *o, *tmp;
+    int rc = file_write(all->dirfd, PROBE_FILE, bytes, sizeof bytes, 0600, false, err);
+    unlinkat(all->dirfd, PROBE_FILE, 0);
+    int tried = 0;
+    HASH_ITER (hh, all->by_attempt, o, tmp)
+        if (rc == 0 && o->lost && tried++ < OPEN_MAX_FILES)
+            rc = open_file(all, o, err);
+    return rc;
+}
+
+static void on_probe(evutil_socket_t fd, short what, void *arg)
+{
+    struct outspools *all = arg;
+    struct outspool *o, *tmp;
+    struct error err;
+    if (probe(all, &err)) {
+        error_set(&all->why, ERR_UNAVAILABLE, "outputs cannot be kept: %s", err.text);
+        all->probe_ms = 2 * all->probe_ms < PROBE_MS_MAX ? 2 * all->probe_ms : PROBE_MS_MAX;
+        probe_soon(all);
+        return;
+    }
+    log_info("output is taken again");
+    all->why = (struct error){0};
+    all->well_ms = clock_boot_ms();
+    HASH_ITER (hh, all->by_attempt, o, tmp) {
+        struct nodelink *link = o->lost ? nodelink_find(all->head->nodelinks, o->node) : NULL;
+        o->lost = false;
+        if (link)
+            nodelink_resync(link);
+    }
+}
+
+const char *outspools_error(const struct outspools *outspools)
+{
+    return outspools->why.code ? outspools->why.text : "";
+}
+
 void outspools_chunk(struct outspools *outspools, struct nodelink *link, const Mu__OutputChunk *chunk)
 {
     struct error err;
@@ -165,19 +243,19 @@ void outspools_chunk(struct outspools *outspools, struct nodelink *link, const M
         return; /* of an attempt that is over */
     if (chunk->offset > UINT64_MAX / 2)
         return;
+    if (outspools->why.code) {
+        o->lost = true;
+        return;
+    }
     if (open_file(outspools, o, &err) ||
         spool_write_at(&o->spool, chunk->offset, chunk->data.data, chunk->data.len, &err)) {
-        if (clock_boot_ms() - outspools->complained_ms > 60000)
-            log_error("output of task %llu.%u: %s", (unsigned long long)o->job, o->task, err.text);
-        outspools->complained_ms = clock_boot_ms();
-        close_file(outspools, o);
-        nodelink_resync(link);
+        stuck(outspools, o, &err);
         return;
     }
     o->total = o->spool.total;
     o->moved_ms = clock_boot_ms();
     if (o->credited < o->total + WINDOW / 2)
-        give_credit(link, o);
+        give_credit(outspools, link, o);
     waits_job(outspools->head->waits, o->job);
     if (o->kept && o->total >= o->kept->output_total)
         release_kept(outspools, o);
@@ -300,8 +378,8 @@ struct outspools *outspools_create(struct head *head, struct error *err)
     struct outspools *all = xcalloc(1, sizeof *all);
     all->head = head;
     TAILQ_INIT(&all->opened);
-    all->complained_ms = -60001;
     all->look = event_new(head->base, -1, 0, on_look, all);
+    all->probe = event_new(head->base, -1, 0, on_probe, all);
     if (mkdirat(head->dirfd, SPOOL_FOLDER, 0700) && errno != EEXIST) {
         all->dirfd = -1;
         error_sys(err, "cannot make folder %s/" SPOOL_FOLDER, head->dir);
@@ -310,7 +388,7 @@ struct outspools *outspools_create(struct head *head, struct error *err)
         if (all->dirfd < 0)
             error_sys(err, "cannot open folder %s/" SPOOL_FOLDER, head->dir);
     }
-    if (all->dirfd >= 0 && all->look)
+    if (all->dirfd >= 0 && all->look && all->probe)
         return all;
     outspools_destroy(all);
     return NULL;
@@ -343,5 +421,7 @@ void outspools_destroy(struct outspools *outspools)
         close(outspools->dirfd);
     if (outspools->look)
         event_free(outspools->look);
+    if (outspools->probe)
+        event_free(outspools->probe);
     free(outspools);
 }

@@ -31,6 +31,9 @@ void outspools_link_gone(struct outspools *outspools, const char *node); /* drop
 int outspool_read(struct outspools *outspools, const Mu__Task *task, uint32_t max, uint64_t *offset,
                   struct buf *data, uint64_t *total, struct error *err);
 
+/* Why no output can be written now; "": it can. */
+const char *outspools_error(const struct outspools *outspools);
+
 void outspools_reset(struct outspools *outspools); /* the core was rebuilt: attempts are looked up anew */
 void outspools_attempt_gone(struct outspools *outspools, uint64_t attempt); /* no more will come */
 void outspools_job_gone(struct outspools *outspools, uint64_t job);         /* removes its folder */

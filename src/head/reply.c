@@ -615,6 +615,7 @@ void reply_status(struct session *session, uint64_t request)
     body.jobs_queued = (uint32_t)t.jobs_queued;
     body.jobs_running = (uint32_t)t.jobs_running;
     body.listen = h->listen_text;
+    body.spool_error = (char *)outspools_error(h->outspools);
     body.rows_set_aside = loop_set_aside(h->loop);
     reply.kind_case = MU__REPLY__KIND_STATUS;
     reply.status = &body;

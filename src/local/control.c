@@ -468,7 +468,7 @@ json_t *control_status(const struct cluster *c, struct error *err)
               *nodes = client ? ask_nodes(client, NULL) : NULL;
     const Mu__StatusReply *st = status ? status->status : NULL;
     const char *store = !st                  ? "unknown"
-                        : st->store_ok       ? "ok"
+                        : st->store_ok       ? (*st->spool_error ? st->spool_error : "ok")
                         : st->store_error[0] ? st->store_error
                                              : "failed";
 

@@ -1083,6 +1083,52 @@ static void test_disk_full(struct agent *a)
     remember(a, 0, 0, 0, 0);
 }
 
+static bool spool_error_is(const char *text)
+{
+    Mu__StatusRequest ask = MU__STATUS_REQUEST__INIT;
+    Mu__Request request = MU__REQUEST__INIT;
+    request.kind_case = MU__REQUEST__KIND_STATUS;
+    request.status = &ask;
+    Mu__Reply *reply = call(&request);
+    bool is =
+        reply && (*text ? strstr(reply->status->spool_error, text) != NULL : !*reply->status->spool_error);
+    client_reply_free(reply);
+    return is;
+}
+
+/* Output that cannot be written waits at the agent; its link stays until it can. */
+static void test_spool_stuck(struct agent *a)
+{
+    char path[128];
+    agent_forget(a);
+    uint64_t job = submit("prints", 0);
+    ok(await(a->prepare), "a job runs");
+    if (!a->prepare)
+        return;
+    uint64_t attempt = a->prepare->attempt;
+    snprintf(path, sizeof path, "%s/spool/%llu", head_dir, (unsigned long long)job);
+    file_write(AT_FDCWD, path, "", 0, 0600, false, NULL); /* where the job's folder should be */
+    a->closed = false;
+    report(a, attempt, MU__ATTEMPT_PHASE__PHASE_RUNNING, 0, 0, "out", 0);
+    remember(a, attempt, MU__ATTEMPT_PHASE__PHASE_RUNNING, 0, 3);
+    ok(await(spool_error_is("outputs cannot be kept")), "status says that its output cannot be kept");
+    a->credit_attempt = 0;
+    report(a, attempt, MU__ATTEMPT_PHASE__PHASE_NONE, 0, 0, "out", 0);
+    uint64_t beat = a->heartbeat;
+    ok(await(a->heartbeat > beat + 2) && !a->closed && !a->credit_attempt, "the link stays, without credit");
+    unlink(path);
+    ok(await(a->closed), "when it can, the agent starts again");
+    ok(agent_connect(a) && await(a->credit_attempt == attempt) && a->credit_offset == 0,
+       "from what is there");
+    ok(spool_error_is(""), "status says no more");
+    report(a, attempt, MU__ATTEMPT_PHASE__PHASE_RELEASED, 0, 3, "out", 0);
+    ok(await(a->forget == attempt), "(it ends)");
+    char *text = output_of(job, true);
+    is_str(text, "out", "and the output is whole");
+    free(text);
+    remember(a, 0, 0, 0, 0);
+}
+
 /* One request for one node's name a million times must not cost a view of the node each. */
 static void test_repeated_names(void)
 {
@@ -1234,6 +1280,7 @@ int main(void)
         for (int die = 0; die < 8; die++)
             run_with_death(&agent1, &agent2, die);
         agent_drop(&agent2);
+        test_spool_stuck(&agent1);
         test_disk_full(&agent1);
         agent_drop(&agent1);
         test_pipelined();
