@@ -63,20 +63,21 @@ one_line_error 1 'nothere' "an unknown group" "$m" run --nodegroup nothere true
 id=$(submit true)
 wait_for 20 job_ended "$id"
 documented() { # WORDS...: every name in the document stands in docs/json.md
-    local missing= name
-    for name in $("$m" "$@" --json | jq -r '.. | objects | keys[]' | sort -u); do
+    local missing= name names
+    names=$("$m" "$@" | jq -r '.. | objects | keys[]' | sort -u)
+    for name in ${names:-nothing-printed}; do
         grep -qE "[\`\"]$name[\`\"]" "$LIB_TOP/docs/json.md" || missing+=" $name"
     done
     is "$missing" "" "JSON of $*: every name is documented"
 }
-documented job view "$id" --detailed --history
-documented task view "$id.1"
-documented job add "$("$m" job new --json | jq .id)" true
-documented node list
-documented node listcores
-documented group list
-documented run true
-documented cluster status
+documented job view --json "$id" --detailed --history
+documented task view --json "$id.1"
+documented job add --json "$("$m" job new --json | jq .id)" true
+documented node list --json
+documented node listcores --json
+documented group list --json
+documented run --json true
+documented cluster status --json
 
 # Ctrl-C ends the command everywhere.
 mark=$LIB_TMP/mark
