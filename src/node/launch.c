@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -223,6 +224,10 @@ static _Noreturn void run(char *const *argv)
 {
     execvp(argv[0], argv);
     int saved = errno;
+    char cwd[PATH_MAX];
+    /* Who wrote ./program most often means another folder than that in which tasks start. */
+    if (argv[0][0] != '/' && strchr(argv[0], '/') && getcwd(cwd, sizeof cwd))
+        fail(saved == ENOENT ? 127 : 126, "cannot run %s in work directory %s: %s", argv[0], cwd, strerror(saved));
     fail(saved == ENOENT ? 127 : 126, "cannot run %s: %s", argv[0], strerror(saved));
 }
 

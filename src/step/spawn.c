@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -135,8 +136,14 @@ char *spawn_lookup(const char *name, const char *path, const char *wdir, struct 
         if (worst == 0)
             return full;
         free(full);
+        char cwd[PATH_MAX];
+        /* Who wrote ./program most often means another folder than that in which tasks start. */
+        const char *from = name[0] == '/' ? NULL : wdir ? wdir : getcwd(cwd, sizeof cwd);
         errno = worst;
-        error_sys(err, "cannot execute %s", name);
+        if (from)
+            error_sys(err, "cannot execute %s in work directory %s", name, from);
+        else
+            error_sys(err, "cannot execute %s", name);
         return NULL;
     }
     if (!path)

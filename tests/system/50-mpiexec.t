@@ -113,6 +113,7 @@ is "$rc $said" "5 mpiexec: rank 2 on $host exited with code 5; the step was ende
 [ $ms -lt 1000 ] && pass "within a second" || fail "within a second" "$ms ms"
 one_line_error 255 "rank 0 on $host cannot be started: cannot find program no-such-program in PATH" "a missing program" \
     mpiexec -n 2 no-such-program
+one_line_error 255 "cannot execute ./no-such in work directory $PWD: No such file" "a path below the work directory" mpiexec -n 2 ./no-such
 one_line_error 255 "cannot be started: cannot execute /no/such: No such file" "a missing path" mpiexec -n 2 /no/such
 one_line_error 255 "cannot be started: cannot enter work directory /no/where: No such file" "a missing folder" \
     mpiexec -n 2 -wdir /no/where true

@@ -193,6 +193,14 @@ static void test_files(void)
     is_int(t.report.failure, KEEPER_FAIL_SETUP, "as a failure to set up");
     trial_end(&t);
 
+    trial_init(&t, "./no-such-program");
+    order_set(&t.order.work_dir, "/");
+    ok(trial_run(&t), "a program below the work directory is looked for there");
+    is_str(t.report.message,
+           "node01: cannot run ./no-such-program in work directory /: No such file or directory",
+           "the message names that folder");
+    trial_end(&t);
+
     trial_init(&t, "true");
     order_set(&t.order.stdout_path, "/proc/no");
     ok(trial_run(&t), "a stdout that cannot be made ends the attempt");
