@@ -22,12 +22,18 @@
 #include <strings.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <uthash.h>
 
 #define SPOOL_FOLDER "spool"
 #define WINDOW (512u * 1024)
 #define OPEN_MAX_FILES 256
+#define FILE_BYTES_MAX (SPOOL_HEAD_DEFAULT + SPOOL_TAIL_DEFAULT)
+#define TOTAL_MAX (UINT64_C(20) << 30)
+#define DROP_JOBS_MAX 64    /* at once */
+#define DROP_LOOK_MAX 10000 /* jobs looked at for that */
+#define DROP_AGAIN_MS 1000  /* after one in vain */
 #define PROBE_FILE "probe"
 #define PROBE_BYTES 65536
 #define PROBE_MS 1000
@@ -43,6 +49,7 @@ struct outspool {
     bool open;
     bool lost;         /* bytes were dropped, or credit held back, while all were stuck */
     uint64_t total;    /* bytes noted */
+    uint64_t counted;  /* of them, in its job's space */
     uint64_t credited; /* the agent may send up to here */
     Mu__AttemptReport *kept;
     int64_t moved_ms;
@@ -50,9 +57,18 @@ struct outspool {
     UT_hash_handle hh;
 };
 
+/* What the files of one job take. In the order in which jobs began to print. */
+struct space {
+    uint64_t job, bytes;
+    UT_hash_handle hh;
+};
+
 struct outspools {
     struct head *head;
     int dirfd;
+    struct space *spaces; /* by job */
+    uint64_t used, limit; /* bytes of all of them */
+    int64_t in_vain_ms;   /* when nothing could be dropped */
     struct outspool *by_attempt;
     TAILQ_HEAD(, outspool) opened;
     size_t open_count;
@@ -65,6 +81,58 @@ struct outspools {
 static void path_of(char out[64], uint64_t job, uint32_t task, uint64_t attempt)
 {
     snprintf(out, 64, "%llu/%u.%llu", (unsigned long long)job, task, (unsigned long long)attempt);
+}
+
+/* ---- how much there is ---- */
+
+static void space_add(struct outspools *all, uint64_t job, uint64_t bytes)
+{
+    struct space *space;
+    HASH_FIND(hh, all->spaces, &job, sizeof job, space);
+    if (!space) {
+        space = xcalloc(1, sizeof *space);
+        space->job = job;
+        HASH_ADD(hh, all->spaces, job, sizeof space->job, space);
+    }
+    space->bytes += bytes;
+    all->used += bytes;
+}
+
+static void space_remove(struct outspools *all, struct space *space)
+{
+    all->used -= space->bytes;
+    HASH_DEL(all->spaces, space);
+    free(space);
+}
+
+static bool job_over(const struct outspools *all, uint64_t id)
+{
+    const Mu__Job *job = core_job(all->head->core, id);
+    return !job || job->state == MU__JOB_STATE__JOB_STATE_FINISHED ||
+           job->state == MU__JOB_STATE__JOB_STATE_FAILED || job->state == MU__JOB_STATE__JOB_STATE_CANCELED;
+}
+
+/* Makes room: the outputs of the oldest jobs that have ended go. Those that run are bounded each. */
+static void drop_oldest(struct outspools *all)
+{
+    struct space *space, *tmp;
+    uint64_t goal = all->limit - all->limit / 16;
+    int looked = 0, dropped = 0;
+    if (all->used <= all->limit || clock_boot_ms() - all->in_vain_ms < DROP_AGAIN_MS)
+        return;
+    HASH_ITER (hh, all->spaces, space, tmp) {
+        if (all->used <= goal || looked++ == DROP_LOOK_MAX || dropped == DROP_JOBS_MAX)
+            break;
+        if (!job_over(all, space->job))
+            continue;
+        outspools_job_gone(all, space->job); /* and its space */
+        dropped++;
+    }
+    if (dropped)
+        log_info("the outputs of %d old jobs were dropped: more than %llu MB are kept", dropped,
+                 (unsigned long long)(all->limit >> 20));
+    else
+        all->in_vain_ms = clock_boot_ms();
 }
 
 /* ---- entries ---- */
@@ -117,6 +185,7 @@ static struct outspool *entry_of(struct outspools *all, uint64_t attempt, const 
     path_of(path, o->job, o->task, o->attempt);
     if (spool_open_read(&before, all->dirfd, path, NULL) == 0) {
         o->total = before.total;
+        o->counted = o->total < FILE_BYTES_MAX ? o->total : FILE_BYTES_MAX;
         spool_close(&before);
     }
     HASH_ADD(hh, all->by_attempt, attempt, sizeof o->attempt, o);
@@ -253,6 +322,10 @@ void outspools_chunk(struct outspools *outspools, struct nodelink *link, const M
         return;
     }
     o->total = o->spool.total;
+    uint64_t there = o->total < FILE_BYTES_MAX ? o->total : FILE_BYTES_MAX;
+    space_add(outspools, o->job, there - o->counted);
+    o->counted = there;
+    drop_oldest(outspools);
     o->moved_ms = clock_boot_ms();
     if (o->credited < o->total + WINDOW / 2)
         give_credit(outspools, link, o);
@@ -361,6 +434,10 @@ void outspools_job_gone(struct outspools *outspools, uint64_t job)
 {
     struct error err;
     char folder[32];
+    struct space *space;
+    HASH_FIND(hh, outspools->spaces, &job, sizeof job, space);
+    if (space)
+        space_remove(outspools, space);
     snprintf(folder, sizeof folder, "%llu", (unsigned long long)job);
     if (file_remove_tree(outspools->dirfd, folder, &err))
         log_warn("output of job %s: %s", folder, err.text);
@@ -371,6 +448,13 @@ void outspools_reset(struct outspools *outspools)
     struct outspool *o, *tmp;
     HASH_ITER (hh, outspools->by_attempt, o, tmp)
         entry_free(outspools, o);
+}
+
+static uint64_t default_limit(int dirfd)
+{
+    struct statvfs disk;
+    uint64_t fifth = fstatvfs(dirfd, &disk) ? TOTAL_MAX : (uint64_t)disk.f_blocks * disk.f_frsize / 5;
+    return fifth < TOTAL_MAX ? fifth : TOTAL_MAX;
 }
 
 struct outspools *outspools_create(struct head *head, struct error *err)
@@ -388,10 +472,36 @@ struct outspools *outspools_create(struct head *head, struct error *err)
         if (all->dirfd < 0)
             error_sys(err, "cannot open folder %s/" SPOOL_FOLDER, head->dir);
     }
+    uint32_t mb = head->config.spool_mb;
+    all->limit = mb ? (uint64_t)mb << 20 : default_limit(all->dirfd);
+    all->in_vain_ms = -DROP_AGAIN_MS;
     if (all->dirfd >= 0 && all->look && all->probe)
         return all;
     outspools_destroy(all);
     return NULL;
+}
+
+/* What an earlier head has kept of this job. */
+static void count_folder(struct outspools *all, uint64_t job, const char *name)
+{
+    int fd = openat(all->dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    struct stat st;
+    uint64_t bytes = 0;
+    for (struct dirent *e; dir && (e = readdir(dir));)
+        if (*e->d_name != '.' && fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+            bytes += (uint64_t)st.st_blocks * 512;
+    if (bytes)
+        space_add(all, job, bytes);
+    if (dir)
+        closedir(dir);
+    else if (fd >= 0)
+        close(fd);
+}
+
+static int by_job(const struct space *a, const struct space *b)
+{
+    return a->job < b->job ? -1 : a->job > b->job;
 }
 
 void outspools_sweep(struct outspools *outspools)
@@ -406,17 +516,26 @@ void outspools_sweep(struct outspools *outspools)
     for (struct dirent *e; (e = readdir(dir));) {
         char *end;
         uint64_t job = strtoull(e->d_name, &end, 10);
-        if (job && !*end && !core_job(outspools->head->core, job))
+        if (!job || *end)
+            continue;
+        if (core_job(outspools->head->core, job))
+            count_folder(outspools, job, e->d_name);
+        else
             outspools_job_gone(outspools, job);
     }
     closedir(dir);
+    HASH_SORT(outspools->spaces, by_job);
+    drop_oldest(outspools);
 }
 
 void outspools_destroy(struct outspools *outspools)
 {
     if (!outspools)
         return;
+    struct space *space, *tmp;
     outspools_reset(outspools);
+    HASH_ITER (hh, outspools->spaces, space, tmp)
+        space_remove(outspools, space);
     if (outspools->dirfd >= 0)
         close(outspools->dirfd);
     if (outspools->look)

@@ -579,6 +579,8 @@ bool reply_output(struct session *session, uint64_t request, const Mu__TaskOutpu
     body.data.len = data.len;
     body.end = task_over(task) && body.offset + data.len >= body.total;
     body.message = output_elsewhere(task);
+    if (!body.message && !body.total && task->output_bytes && task_over(task))
+        body.message = xstrdup("the output was dropped: there were too many of newer jobs (spool_total_mb)");
     bool say = data.len || body.end || other || even_if_none;
     if (!body.message)
         body.message = xstrdup("");

@@ -1129,6 +1129,63 @@ static void test_spool_stuck(struct agent *a)
     remember(a, 0, 0, 0, 0);
 }
 
+/* A job that prints `len` times x and ends. */
+static uint64_t print_much(struct agent *a, size_t len)
+{
+    char *text = malloc(len + 1);
+    memset(text, 'x', len);
+    text[len] = 0;
+    agent_forget(a);
+    uint64_t job = submit("prints much", 0);
+    if (await(a->prepare)) {
+        uint64_t attempt = a->prepare->attempt;
+        report(a, attempt, MU__ATTEMPT_PHASE__PHASE_RUNNING, 0, 0, text, 0);
+        report(a, attempt, MU__ATTEMPT_PHASE__PHASE_RELEASED, 0, len, NULL, 0);
+        await(a->forget == attempt);
+    }
+    free(text);
+    return job;
+}
+
+static char *output_note(uint64_t job)
+{
+    Mu__TaskOutput get = MU__TASK_OUTPUT__INIT;
+    Mu__Request request = MU__REQUEST__INIT;
+    get.job_id = job;
+    get.task_id = 1;
+    request.kind_case = MU__REQUEST__KIND_TASK_OUTPUT;
+    request.task_output = &get;
+    Mu__Reply *reply = call(&request);
+    char *text = reply && reply->output ? strdup(reply->output->message) : strdup("(no answer)");
+    client_reply_free(reply);
+    return text;
+}
+
+/* The outputs of old jobs go when all together are too many; before and after a restart. */
+static void test_spool_total(struct agent *a)
+{
+    static const char small[] = "{\"spool_total_mb\": 1}";
+    char path[128];
+    snprintf(path, sizeof path, "%s/head.json", head_dir);
+    file_write(AT_FDCWD, path, small, strlen(small), 0600, false, NULL);
+    ok(head_restart() && agent_connect(a), "a head that keeps one megabyte");
+    uint64_t first = print_much(a, 500000), second = print_much(a, 400000);
+    ok(head_restart() && agent_connect(a), "(the head is killed)");
+    char *note = output_note(first);
+    is_str(note, "", "two outputs fit");
+    free(note);
+    uint64_t third = print_much(a, 400000);
+    note = output_note(first);
+    ok(strstr(note, "dropped") != NULL, "of three the oldest goes: %s", note);
+    free(note);
+    char *text = output_of(second, true), *last = output_of(third, true);
+    ok(strlen(text) == 400000 && strlen(last) == 400000, "and no other");
+    free(text);
+    free(last);
+    unlink(path);
+    ok(head_restart() && agent_connect(a), "(the head is killed)");
+}
+
 /* One request for one node's name a million times must not cost a view of the node each. */
 static void test_repeated_names(void)
 {
@@ -1281,6 +1338,7 @@ int main(void)
             run_with_death(&agent1, &agent2, die);
         agent_drop(&agent2);
         test_spool_stuck(&agent1);
+        test_spool_total(&agent1);
         test_disk_full(&agent1);
         agent_drop(&agent1);
         test_pipelined();
