@@ -561,8 +561,8 @@ static int open_or_begin(struct cluster *c, const char *dir, const struct cluste
     return cluster_open(c, dir, err) < 0 ? -1 : differs(c, choice, err);
 }
 
-int cluster_init(struct cluster *c, const char *dir, const struct cluster_choice *choice, bool *made,
-                 struct error *err)
+static int init(struct cluster *c, const char *dir, const struct cluster_choice *choice, bool *made,
+                struct error *err)
 {
     int lock = -1, rc = open_or_begin(c, dir, choice, &lock, err);
     if (rc == 0)
@@ -579,6 +579,17 @@ int cluster_init(struct cluster *c, const char *dir, const struct cluster_choice
     if (lock >= 0)
         close(lock);
     return rc < 0 ? -1 : 0;
+}
+
+/* Who may read what is settled file by file; the caller's umask would close the folders above ours to the
+ * head's account. */
+int cluster_init(struct cluster *c, const char *dir, const struct cluster_choice *choice, bool *made,
+                 struct error *err)
+{
+    mode_t was = umask(022);
+    int rc = init(c, dir, choice, made, err);
+    umask(was);
+    return rc;
 }
 
 int cluster_run_dir(const struct cluster *c, struct error *err)

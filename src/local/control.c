@@ -15,12 +15,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -86,9 +88,12 @@ static pid_t spawn_local(const struct cluster *c, const char *verb, int out, str
     pid_t pid = log < 0 || null < 0 ? -1 : fork();
     if (pid == 0) {
         setsid();
+        umask(022);
         dup2(null, 0);
         dup2(log, 1);
         dup2(log, 2);
+        /* What the caller's shell has open (a lock, a pipe somebody waits on) is not the cluster's to hold. */
+        close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
         if (out >= 0)
             fcntl(out, F_SETFD, 0);
         const char *argv[] = {"muster-local", verb, "--dir", c->dir, out >= 0 ? "--ready-fd" : NULL,

@@ -86,4 +86,13 @@ else
     mkdir -m 555 "$folder/closed"
     one_line_error 1 'ermission denied|cannot be written' "a folder not writable" muster cluster start --dir "$folder/closed/c"
 fi
+new_folder
+export MUSTER_DIR=$folder/below/c
+track_cluster "$MUSTER_DIR"
+ok "start with a umask that closes everything, and a lock in the caller's hand" \
+    bash -c 'umask 077; exec 9>"$0"; "$1"/muster cluster start --nodes 1 --quiet' "$folder/lock" "$MUSTER_BIN"
+unlike "$(ls -l "/proc/$(muster cluster status --json | jq .supervisor.pid)/fd")" "$folder/lock" \
+    "the cluster does not hold on to what its caller had open"
+ok "a job runs in it" muster job submit --wait true
+ok "and it stops" muster cluster stop
 done_testing
