@@ -260,6 +260,9 @@ int space_signal_all(const struct proc *anchor, const struct proc *spare, int si
     struct stat ours, st;
     if (anchor->pid <= 0 || !net_of(anchor->pid, &ours))
         return 0;
+    /* An anchor that has not entered its namespace yet is still in the one we are in: the machine's. */
+    if (!net_of(getpid(), &st) || (st.st_ino == ours.st_ino && st.st_dev == ours.st_dev))
+        return 0;
     DIR *d = opendir("/proc");
     if (!d)
         return 0;
