@@ -67,6 +67,9 @@ static int store(struct kvs *k, const char *key, const char *value, struct error
 
 int kvs_put(struct kvs *k, const char *key, const char *value, struct error *err)
 {
+    /* Also for a key that is put over and over. */
+    if (k->puts.len + strlen(key) + strlen(value) + 2 > KVS_PUTS_MAX)
+        return error_set(err, ERR_LIMIT, "more than %u bytes of puts before a barrier", KVS_PUTS_MAX);
     if (store(k, key, value, err))
         return -1;
     buf_add(&k->puts, key, strlen(key) + 1);

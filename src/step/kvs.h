@@ -15,6 +15,7 @@
 #define KVS_KEY_MAX 64
 #define KVS_VALUE_MAX 1024
 #define KVS_BYTES_MAX (256u * 1024 * 1024)
+#define KVS_PUTS_MAX (64u * 1024 * 1024) /* of a node, from one barrier to the next */
 
 struct kvs;
 struct kvs *kvs_new(void);

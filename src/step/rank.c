@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define COMM_WAITING_MAX (4u * 1024 * 1024) /* answers a rank does not read */
+#define COMM_READS 64 /* in one turn of the loop: more than a socket holds, less than keeps others out */
 
 static void close_end(int *fd, struct event **event)
 {
@@ -162,7 +163,7 @@ static void on_comm(evutil_socket_t fd, short what, void *arg)
 {
     struct rank *r = arg;
     char bytes[16 * 1024];
-    for (;;) {
+    for (int i = 0; i < COMM_READS; i++) {
         ssize_t n = recv(r->comm.fd, bytes, sizeof bytes, MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;

@@ -186,6 +186,12 @@ static void puts_between_nodes(void)
     is_int(puts.len, 0, "they are handed on once");
     is_int(kvs_merge(b, "key\0value", 9, &err), -1, "a list that is cut is refused");
     is_int(kvs_merge(b, "\0value\0", 7, &err), -1, "an empty key too");
+    char big[1001] = "";
+    memset(big, 'x', 1000);
+    unsigned taken = 0;
+    while (taken < 100000 && kvs_put(a, "same", big, &err) == 0)
+        taken++;
+    ok(taken > 1000 && taken < 100000, "a key that is put over and over does not fill the memory");
     buf_free(&puts);
     kvs_free(a);
     kvs_free(b);
