@@ -23,6 +23,7 @@
 
 #define WIRE_LOW (128 * 1024) /* more than this is not handed to TLS ahead of time */
 #define READ_CHUNK (64 * 1024)
+#define ANSWER_S 20 /* from the beginning of a connection with TLS to the end of its handshake */
 
 struct conn {
     int fd;
@@ -34,6 +35,7 @@ struct conn {
     size_t control_at, data_at, wire_at; /* what has gone out of each already */
     const struct conn_ops *ops;
     void *arg;
+    struct event *slow;    /* TLS: the other end has not answered */
     struct event *failing; /* tells `closed` from the loop, not from inside conn_send() */
     struct error why;
     bool dead;    /* said or about to say closed */
@@ -50,6 +52,7 @@ static void conn_free(struct conn *c)
     event_free(c->readable);
     event_free(c->writable);
     event_free(c->failing);
+    event_free(c->slow);
     if (c->tls)
         c->mod->end(c->tls);
     close(c->fd);
@@ -206,6 +209,16 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         flush(c);
 }
 
+/* A host that is gone without a word, or one whose agent is stopped, is not waited for. */
+static void on_slow(evutil_socket_t fd, short what, void *arg)
+{
+    struct conn *c = arg;
+    if (c->dead || c->mod->ready(c->tls))
+        return;
+    error_set(&c->why, ERR_TIMEOUT, "no answer in %d s", ANSWER_S);
+    fail(c);
+}
+
 static const struct tlsmod *load_tls(struct error *err)
 {
     static const struct tlsmod *mod;
@@ -237,7 +250,10 @@ struct conn *conn_new(struct event_base *base, int fd, enum conn_security securi
     c->readable = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, c);
     c->writable = event_new(base, fd, EV_WRITE, on_writable, c);
     c->failing = evtimer_new(base, on_failing, c);
+    c->slow = evtimer_new(base, on_slow, c);
     event_add(c->readable, NULL);
+    if (tls)
+        event_add(c->slow, &(const struct timeval){.tv_sec = ANSWER_S});
     if (preamble_len)
         buf_add(&c->wire, preamble, preamble_len);
     /* The client's hello. */
@@ -275,6 +291,7 @@ void conn_close(struct conn *c)
     event_del(c->readable);
     event_del(c->writable);
     event_del(c->failing);
+    event_del(c->slow);
     conn_free(c);
 }
 
