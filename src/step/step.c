@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -343,13 +344,16 @@ static const struct gather_ops gather_ops = {.complete = gather_complete, .expec
 
 /* ---- the private folder, and the way to another node ---- */
 
-/* Its name is in every rank's environment; itself it is made when libpmix starts, or now. */
+/* Its name is in every rank's environment; itself it is made when libpmix starts, or now. It has nothing of
+ * the namespace's name, which is what a PMIx server takes for proof: /tmp can be listed by everybody. */
 static void name_tmpdir(struct step *s)
 {
     const Mu__StepContext *c = s->config.context;
     const char *parent = c && c->run_dir && c->run_dir[0] ? c->run_dir : "/tmp";
-    snprintf(s->tmpdir, sizeof s->tmpdir, "%s/mpi-%s-%u", parent, s->launch->nspace + strlen("muster-"),
-             s->me);
+    uint64_t bits;
+    if (getrandom(&bits, sizeof bits, 0) != sizeof bits)
+        abort();
+    snprintf(s->tmpdir, sizeof s->tmpdir, "%s/mpi-%016llx-%u", parent, (unsigned long long)bits, s->me);
 }
 
 int step_make_tmpdir(struct step *s, struct error *err)
@@ -363,6 +367,8 @@ int step_make_tmpdir(struct step *s, struct error *err)
 
 void step_route(struct step *s, uint32_t to, Mu__StepFrame *f)
 {
+    if (to >= s->launch->n_nodes)
+        return;
     uint32_t branch = tree_branch(s->me, to);
     if (branch && s->links)
         links_send(s->links, branch, f);
@@ -640,6 +646,7 @@ static void launch(struct step *s)
     }
     raise_descriptor_limit(s->ranks_n);
     sweep_begin();
+    step_reap_begin(s);
     struct affinity *affinity = NULL;
     if (!connected) {
         /* nothing is started */
@@ -877,6 +884,14 @@ void step_abandoned(struct step *s)
     }
     pause_reading(s, false);
     step_end(s, 0);
+}
+
+void step_terminated(struct step *s, int sig)
+{
+    if (s->launch && !s->ending)
+        step_fault(s, -1, 128 + sig, 0, "step server on node %s was told to end by signal %d (%s)",
+                   step_node_name(s, s->me), sig, strsignal(sig));
+    step_abandoned(s);
 }
 
 struct step *step_new(const struct step_config *config)

@@ -31,5 +31,7 @@ void step_free(struct step *s);
 void step_frame(struct step *s, Mu__StepFrame *frame);
 /* What is above is gone: everything ends at once. */
 void step_abandoned(struct step *s);
+/* This process was told to end, by signal `sig`: so the step ends, and says why. */
+void step_terminated(struct step *s, int sig);
 
 #endif

@@ -18,6 +18,7 @@
 
 #define GRACE_TERM_MS 250   /* between SIGTERM and SIGKILL */
 #define GRACE_BRANCH_MS 800 /* after that a branch that has not confirmed the end is given up */
+#define REAP_MS 500         /* from a child's end to the look for orphans' zombies */
 #define DRAIN_MS 1000       /* silence of what ended ranks left open, before it is closed here */
 
 static void on_kill_time(evutil_socket_t fd, short what, void *arg)
@@ -188,6 +189,37 @@ void step_check_over(struct step *s)
     s->config.over(s->config.arg);
 }
 
+/* ---- orphans ---- */
+
+static bool is_rank(void *arg, pid_t pid)
+{
+    const struct step *s = arg;
+    for (uint32_t i = 0; i < s->ranks_n; i++)
+        if (s->ranks[i].pid == pid)
+            return true;
+    return false;
+}
+
+static void on_reap_time(evutil_socket_t fd, short what, void *arg)
+{
+    sweep_reap(is_rank, arg);
+}
+
+/* Not at once: most that end are ranks, and short steps are over before there is anything to clear up. */
+static void on_child(evutil_socket_t sig, short what, void *arg)
+{
+    struct step *s = arg;
+    if (!event_pending(s->reap_event, EV_TIMEOUT, NULL))
+        step_again_after(s->reap_event, REAP_MS);
+}
+
+void step_reap_begin(struct step *s)
+{
+    s->reap_event = evtimer_new(s->config.base, on_reap_time, s);
+    s->child_event = evsignal_new(s->config.base, SIGCHLD, on_child, s);
+    evsignal_add(s->child_event, NULL);
+}
+
 static void free_event(struct event *e)
 {
     if (e)
@@ -200,6 +232,8 @@ void step_end_free(struct step *s)
     free_event(s->grace_event);
     free_event(s->branch_event);
     free_event(s->drain_event);
+    free_event(s->child_event);
+    free_event(s->reap_event);
     if (!s->fault)
         return;
     free(s->fault->text);

@@ -63,6 +63,7 @@ struct step {
     uint32_t below;      /* how many nodes are below */
 
     struct event *kill_event, *grace_event, *timeout_event, *branch_event, *drain_event;
+    struct event *child_event, *reap_event; /* orphans of ranks fall to us */
     bool root, tmpdir_made, reading_paused;
     bool output_seen; /* since the last look of the drain timer */
     bool ending, swept, local_done, finished;
@@ -110,6 +111,7 @@ void step_take_fault(struct step *s, const Mu__StepFault *f); /* root: its own, 
 void step_end(struct step *s, uint32_t grace_ms);             /* here and below; 0: at once */
 /* Finishes what can be finished: to be called when a rank, a branch or an output has ended. */
 void step_check_over(struct step *s);
+void step_reap_begin(struct step *s); /* from here on what ranks have lost leaves no zombies */
 void step_end_free(struct step *s);
 
 /* ---- step_pmix.c ---- */

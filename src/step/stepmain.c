@@ -68,7 +68,7 @@ static void on_term(evutil_socket_t sig, short what, void *arg)
 {
     struct server *s = arg;
     /* The keeper ends the attempt: the ranks get their notice from it as well. */
-    step_abandoned(s->step);
+    step_terminated(s->step, sig);
 }
 
 static Mu__StepContext *read_context(struct error *err)

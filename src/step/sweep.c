@@ -57,6 +57,21 @@ static bool is_spared(pid_t pid)
     return false;
 }
 
+void sweep_reap(bool (*keep)(void *arg, pid_t pid), void *arg)
+{
+    struct buf b = BUF_INIT;
+    list_children(&b);
+    char *end;
+    for (const char *p = buf_str(&b);; p = end) {
+        pid_t pid = (pid_t)strtol(p, &end, 10);
+        if (end == p)
+            break;
+        if (pid > 1 && !is_spared(pid) && !keep(arg, pid))
+            waitpid(pid, NULL, WNOHANG);
+    }
+    buf_free(&b);
+}
+
 void sweep_children(void)
 {
     struct buf b = BUF_INIT;

@@ -186,6 +186,19 @@ took mpiexec -n 2 sh -c "[ \$PMI_RANK = 0 ] || { printf '$init' >&3; exec 3>&-; 
 is "$rc $said" "253 mpiexec: rank 1 on $host closed its PMI connection before MPI_Finalize; the step was ended" \
     "a rank that hangs up on its server"
 
+took mpiexec -timeout 1 -n 1 sh -c "printf '$init' >&3; cat <&3 >/dev/null & exec yes cmd=get_maxes >&3"
+is "$rc $((ms < 4000))" "254 1" "a rank that never stops asking keeps nobody from ending it"
+zombies='for i in 1 2 3 4 5 6; do (sleep 0.01 &); done; for i in 1 2 3 4 5 6 7 8 9 10; do
+    [ "$(ps -o stat= --ppid $PPID | grep -c Z)" = 0 ] && echo none && break; sleep 0.3; done'
+is "$(mpiexec -n 1 sh -c "sleep 0.1; $zombies")" none "orphans of a rank are waited for while it runs"
+if [[ $families = *openmpi* ]]; then
+    # Whoever knows the name of the namespace can pose as a rank.
+    said=$(mpiexec -n 1 sh -c 'echo "$PMIX_NAMESPACE"; env | grep -F "/tmp/mpi-" | head -n 1' 2>&1)
+    name=$(head -n 1 <<<"$said")
+    ok "the PMIx namespace is not told by the name of a folder in /tmp" \
+        eval '[ -n "$name" ] && [[ $said = *"/tmp/mpi-"* ]] && ! tail -n 1 <<<"$said" | grep -qF "${name#muster-}"'
+fi
+
 # ---- the command line ----
 one_line_error 2 "option -tracefile is not supported in this version" "an option of later is refused by name" mpiexec -tracefile t true
 one_line_error 2 "unknown option -bogus" "an unknown one too" mpiexec -bogus true

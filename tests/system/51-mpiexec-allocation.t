@@ -107,12 +107,12 @@ took alloc 2 1 mpiexec true
 unset ALLOCATION_PSK_WRONG
 like "$rc $said" "^253 mpiexec: step server on node node02 was lost" "a branch with another key is not spoken to"
 
-# kill_one ROLE: of the step server's processes of the allocation that runs
+# kill_one ROLE [SIGNAL]: of the step server's processes of the allocation that runs
 kill_one() {
     local p
     for p in $(ours muster-step); do
         if tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | grep -qx "MUSTER_STEP_ROLE=$1"; then
-            kill -9 "$p"
+            kill "-${2:-9}" "$p"
             return 0
         fi
     done
@@ -144,6 +144,15 @@ if am_root; then # who may read the environments of others
     finish
     like "$rc $said" "^253 mpiexec: step server killed" "kill -9 of the root's"
     in_time 1500 "ends it within a second"
+    begin
+    kill_one root TERM
+    finish
+    is "$rc $said" "143 mpiexec: step server on node node01 was told to end by signal 15 (Terminated); the step was ended" \
+        "a step server that is told to end does not look like success"
+    begin
+    kill_one branch TERM
+    finish
+    like "$rc $said" "^143 mpiexec: step server on node node0[23] was told to end by signal 15" "nor does a branch's"
 else
     skip "kill -9 of a step server" "finding it needs root"
 fi
