@@ -858,12 +858,26 @@ static int keepers_listen(const struct cluster *c, uint32_t i)
     return good ? fd : -1;
 }
 
-/* What was sent before the connection ends is read by the keeper nevertheless. */
-static void end_callers(int listening)
+struct callers {
+    int *fds; /* kept open: a keeper that cannot deliver its report drops the connection unread */
+    size_t count, room;
+};
+
+static void end_callers(struct callers *callers, int listening)
 {
     static const char words[] = "end 0 the cluster was stopped";
-    for (int fd; (fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC)) >= 0; close(fd))
+    for (int fd; (fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC)) >= 0;) {
         send(fd, words, sizeof words - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        callers->fds = xgrow(callers->fds, &callers->room, callers->count + 1, sizeof *callers->fds);
+        callers->fds[callers->count++] = fd;
+    }
+}
+
+static void callers_release(struct callers *callers)
+{
+    for (size_t i = 0; i < callers->count; i++)
+        close(callers->fds[i]);
+    free(callers->fds);
 }
 
 /* A keeper holds the lock of its order as long as it lives. */
@@ -896,6 +910,7 @@ static void down_tasks(struct supervisor *s)
 {
     int64_t deadline = clock_boot_ms() + TASKS_MS;
     int *listening = xcalloc(s->c->nodes, sizeof *listening);
+    struct callers callers = {0};
     for (uint32_t i = 0; i < s->c->nodes; i++)
         listening[i] = keepers_live(s->c, i) ? keepers_listen(s->c, i) : -1;
     for (bool lives = true; lives && clock_boot_ms() < deadline; reap_orphans()) {
@@ -903,7 +918,7 @@ static void down_tasks(struct supervisor *s)
         for (uint32_t i = 0; i < s->c->nodes; i++) {
             if (listening[i] < 0)
                 continue;
-            end_callers(listening[i]);
+            end_callers(&callers, listening[i]);
             lives = keepers_live(s->c, i) || lives;
         }
         if (lives)
@@ -913,6 +928,7 @@ static void down_tasks(struct supervisor *s)
         if (listening[i] >= 0)
             close(listening[i]);
     free(listening);
+    callers_release(&callers);
     /* What is left in the namespaces: keepers that did not listen, and what their tasks have left behind. */
     deadline = clock_boot_ms() + END_MS;
     for (bool lives = true; lives && clock_boot_ms() < deadline; reap_orphans()) {
