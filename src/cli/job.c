@@ -406,7 +406,7 @@ static const struct column job_columns[] = {
     {"ID", true, FIT_KEEP},         {"Name", false, FIT_SHORTEN},  {"Owner", false, FIT_SHORTEN},
     {"State", false, FIT_KEEP},     {"Priority", false, FIT_DROP}, {"Size", false, FIT_KEEP},
     {"Nodes", false, FIT_SHORTEN},  {"Tasks", true, FIT_DROP},     {"Submitted", false, FIT_DROP},
-    {"Reason", false, FIT_SHORTEN}, {NULL, false, FIT_KEEP},
+    {"Reason", false, FIT_SENTENCE}, {NULL, false, FIT_KEEP},
 };
 
 static void job_row(struct table *t, const Mu__JobInfo *info)
@@ -554,7 +554,7 @@ static bool task_wanted(const struct words *states, const Mu__Task *task)
 static const struct column task_columns[] = {
     {"Task ID", false, FIT_KEEP},    {"Name", false, FIT_SHORTEN},  {"State", false, FIT_KEEP},
     {"Nodes", false, FIT_SHORTEN},   {"Exit Code", true, FIT_KEEP}, {"Command Line", false, FIT_SHORTEN},
-    {"Message", false, FIT_SHORTEN}, {NULL, false, FIT_KEEP},
+    {"Message", false, FIT_SENTENCE}, {NULL, false, FIT_KEEP},
 };
 
 static void task_row(struct table *t, const Mu__Task *task)

@@ -16,7 +16,8 @@
 #include <wchar.h>
 
 #define SHOW_WIDTH 33  /* of the name in `Name : value` */
-#define FLEXIBLE_MIN 8 /* a column is not made narrower than this */
+#define FLEXIBLE_MIN 8  /* a column is not made narrower than this */
+#define SENTENCE_MIN 36 /* nor a sentence than this, while another column can be left out */
 
 /* ---- text ---- */
 
@@ -137,6 +138,11 @@ static void print_list(const struct table *t)
 
 /* Makes the widest of the columns that may be shortened narrower, one by one; when that is not enough, leaves
  * out columns that may be, from the right: their width becomes 0. */
+static size_t narrowest(enum column_fit fit, bool more_to_drop)
+{
+    return fit == FIT_SENTENCE && more_to_drop ? SENTENCE_MIN : FLEXIBLE_MIN;
+}
+
 static void fit_widths(const struct table *t, size_t *widths, size_t *full)
 {
     struct winsize ws;
@@ -147,11 +153,15 @@ static void fit_widths(const struct table *t, size_t *widths, size_t *full)
         for (size_t c = 0; c < t->width; c++) {
             if (widths[c])
                 total += widths[c] + (c ? 2 : 0);
-            if (t->columns[c].fit == FIT_SHORTEN && widths[c] > FLEXIBLE_MIN &&
-                (widest == t->width || widths[c] > widths[widest]))
-                widest = c;
             if (t->columns[c].fit == FIT_DROP && widths[c])
                 drop = c;
+        }
+        for (size_t c = 0; c < t->width; c++) {
+            enum column_fit fit = t->columns[c].fit;
+            if ((fit == FIT_SHORTEN || fit == FIT_SENTENCE) &&
+                widths[c] > narrowest(fit, drop < t->width) &&
+                (widest == t->width || widths[c] > widths[widest]))
+                widest = c;
         }
         if (total <= ws.ws_col || (widest == t->width && drop == t->width))
             return;

@@ -144,6 +144,8 @@ if command -v script >/dev/null; then
         widest=$(on_terminal $width job list --all | sed 's/\x1b\[[0-9]*m//g' | awk '{ if (length > n) n = length } END { print n }')
         ok "job list fits $width columns" test "$widest" -le $width
     done
+    "$m" job submit --wait no-such-program >/dev/null 2>&1
+    like "$(on_terminal 80 job list --all)" 'task 1: node0[0-9]: cannot' "the reason is more than a word or two"
     like "$(on_terminal 80 job list --all)" $'\x1b' "colours on a terminal"
     unlike "$(NO_COLOR=1 on_terminal 80 job list --all)" $'\x1b' "... but not with NO_COLOR"
     unlike "$(on_terminal 80 job list --all --no-color)" $'\x1b' "... nor with --no-color"
