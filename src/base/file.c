@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define LOCK_TRIES 20
+#define LOCK_RETRY_US 5000
 #define REMOVE_DEPTH_MAX 32 /* descriptors open at a time; deeper folders are first moved up */
 #define REMOVE_MOVES_MAX 100000000
 
@@ -124,7 +126,13 @@ int file_lock(int dirfd, const char *path, struct error *err)
     int fd = openat(dirfd, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return error_sys(err, "cannot open %s", path);
-    if (flock(fd, LOCK_EX | LOCK_NB)) {
+    /* Whoever asks file_locked() holds it for a moment. */
+    int rc = flock(fd, LOCK_EX | LOCK_NB);
+    for (int i = 0; rc && errno == EWOULDBLOCK && i < LOCK_TRIES; i++) {
+        usleep(LOCK_RETRY_US);
+        rc = flock(fd, LOCK_EX | LOCK_NB);
+    }
+    if (rc) {
         bool held = errno == EWOULDBLOCK;
         error_sys(err, "cannot lock %s", path);
         if (held)

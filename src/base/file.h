@@ -24,7 +24,8 @@ int file_write(int dirfd, const char *path, const void *data, size_t len, mode_t
 int file_mkdirs(const char *path, mode_t mode, struct error *err);
 
 /* Opens (making it) and locks `path` exclusively (flock). Returns the descriptor, which holds
- * the lock while it is open; -1 with ERR_EXISTS when someone else holds it. */
+ * the lock while it is open; -1 with ERR_EXISTS when someone else holds it, for longer than the
+ * moment that file_locked() takes: it waits for up to 100 ms. */
 int file_lock(int dirfd, const char *path, struct error *err);
 
 /* Whether someone holds the lock of `path` now: 1 yes, 0 no, -1 error (ERR_NOT_FOUND: no file). */

@@ -28,6 +28,7 @@
 
 #define START_MS 120000
 #define STOP_MS 60000
+#define STOP_TRIES 3 /* of ending what a dead muster-local has left */
 #define ASK_MS 5000
 #define CANCEL_MS 5000 /* cancelled jobs: patience before force */
 #define STOPPED "the cluster was stopped"
@@ -416,9 +417,15 @@ int control_stop(const struct cluster *c, control_progress *progress, void *arg,
     } else if (pidfd >= 0) {
         close(pidfd);
     }
-    if (!any_process(c))
-        return 0;
-    return wait_unlocked(c, err) < 0 ? -1 : any_process(c) ? down_rest(c, err) : 0;
+    int rc = 0;
+    for (int i = 0; i < STOP_TRIES && any_process(c); i++) {
+        rc = wait_unlocked(c, err);
+        if (rc == 0 && any_process(c))
+            rc = down_rest(c, err);
+        if (rc == 0 || !supervised(c)) /* else another stop was faster, and is waited for */
+            break;
+    }
+    return rc < 0 && any_process(c) ? -1 : 0;
 }
 
 /* ---- status ---- */

@@ -1007,6 +1007,8 @@ int supervisor_down(const struct cluster *c, struct error *err)
     if (lock < 0)
         return -1;
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    signal(SIGTERM, SIG_IGN); /* of another stop, which takes us for the cluster's muster-local */
+    signal(SIGINT, SIG_IGN);
     struct supervisor *s = supervisor_create(c, -1);
     adopt_all(s);
     s->namespaces = proc_alive(&s->network.proc);

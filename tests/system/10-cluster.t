@@ -66,6 +66,16 @@ muster cluster stop --dir "$folder/same" >"$folder/said.1" 2>&1 & track_pid $!; 
 ok "which can be stopped" muster cluster stop --dir "$folder/same"
 wait "${starts[1]}" && rc=0 || rc=$?
 is "$rc" 0 "by two at the same time"
+muster cluster start --quiet --dir "$folder/same"
+dead=$(muster cluster status --dir "$folder/same" --json | jq .supervisor.pid)
+kill -9 "$dead"
+wait_for 10 gone "$dead"
+for i in 1 2; do muster cluster stop --dir "$folder/same" >"$folder/said.$i" 2>&1 & track_pid $!; starts[i]=$!; done
+for i in 1 2; do
+    wait "${starts[i]}"
+    is $? 0 "also when muster-local has died"
+done
+is "$(ls "$folder/same/pids")" "" "and nothing of it lives"
 muster cluster init --dir "$folder/cut" >/dev/null
 rm "$folder/cut/cluster.json" "$folder/cut/head/name" "$folder/cut/head/head.crt"
 touch "$folder/cut/init.lock"
