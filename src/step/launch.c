@@ -111,6 +111,12 @@ static char *random_name(void)
 
 Mu__StepLaunch *launch_plan(const Mu__StepRequest *request, const Mu__StepContext *context, struct error *err)
 {
+    /* mpiexec has looked, but anybody can call a keeper. */
+    for (size_t i = 0; i < request->n_sections; i++)
+        if (!request->sections[i]->n_argv) {
+            error_set(err, ERR_USAGE, "section %zu of the request has no program", i + 1);
+            return NULL;
+        }
     Mu__PeerNode *alone = context ? NULL : this_machine();
     Mu__PeerNode **peers = context ? context->nodes : &alone;
     size_t peers_n = context ? context->n_nodes : 1;
