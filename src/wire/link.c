@@ -169,7 +169,7 @@ static void deliver(struct link *l)
     bool first = !l->got_frame, more = false;
     int64_t until = clock_boot_us() + DELIVER_US;
     l->depth++;
-    while (may_deliver(l)) {
+    while (l->in.len > at && may_deliver(l)) {
         if ((more = at > 0 && l->in.len > at && clock_boot_us() > until))
             break;
         Mu__Frame *frame = NULL;
