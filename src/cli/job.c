@@ -403,9 +403,9 @@ static bool job_wanted(const struct list_args *a, const Mu__Job *job)
 }
 
 static const struct column job_columns[] = {
-    {"ID", true, FIT_KEEP},         {"Name", false, FIT_SHORTEN},  {"Owner", false, FIT_SHORTEN},
-    {"State", false, FIT_KEEP},     {"Priority", false, FIT_DROP}, {"Size", false, FIT_KEEP},
-    {"Nodes", false, FIT_SHORTEN},  {"Tasks", true, FIT_DROP},     {"Submitted", false, FIT_DROP},
+    {"ID", true, FIT_KEEP},          {"Name", false, FIT_SHORTEN},  {"Owner", false, FIT_SHORTEN},
+    {"State", false, FIT_KEEP},      {"Priority", false, FIT_DROP}, {"Size", false, FIT_KEEP},
+    {"Nodes", false, FIT_SHORTEN},   {"Tasks", true, FIT_DROP},     {"Submitted", false, FIT_DROP},
     {"Reason", false, FIT_SENTENCE}, {NULL, false, FIT_KEEP},
 };
 
@@ -552,8 +552,8 @@ static bool task_wanted(const struct words *states, const Mu__Task *task)
 }
 
 static const struct column task_columns[] = {
-    {"Task ID", false, FIT_KEEP},    {"Name", false, FIT_SHORTEN},  {"State", false, FIT_KEEP},
-    {"Nodes", false, FIT_SHORTEN},   {"Exit Code", true, FIT_KEEP}, {"Command Line", false, FIT_SHORTEN},
+    {"Task ID", false, FIT_KEEP},     {"Name", false, FIT_SHORTEN},  {"State", false, FIT_KEEP},
+    {"Nodes", false, FIT_SHORTEN},    {"Exit Code", true, FIT_KEEP}, {"Command Line", false, FIT_SHORTEN},
     {"Message", false, FIT_SENTENCE}, {NULL, false, FIT_KEEP},
 };
 

@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <wchar.h>
 
-#define SHOW_WIDTH 33  /* of the name in `Name : value` */
+#define SHOW_WIDTH 33   /* of the name in `Name : value` */
 #define FLEXIBLE_MIN 8  /* a column is not made narrower than this */
 #define SENTENCE_MIN 36 /* nor a sentence than this, while another column can be left out */
 
@@ -158,8 +158,7 @@ static void fit_widths(const struct table *t, size_t *widths, size_t *full)
         }
         for (size_t c = 0; c < t->width; c++) {
             enum column_fit fit = t->columns[c].fit;
-            if ((fit == FIT_SHORTEN || fit == FIT_SENTENCE) &&
-                widths[c] > narrowest(fit, drop < t->width) &&
+            if ((fit == FIT_SHORTEN || fit == FIT_SENTENCE) && widths[c] > narrowest(fit, drop < t->width) &&
                 (widest == t->width || widths[c] > widths[widest]))
                 widest = c;
         }

@@ -15,8 +15,8 @@
 
 /* ---- tables: two header lines (titles, rule), then a row per line, the name in column 1 ---- */
 struct table;
-/* What may happen to a column on a terminal that is too narrow. A sentence is what the reader looks for: it is
- * cut to a few words only when there is no column left to drop. */
+/* What may happen to a column on a terminal that is too narrow. A sentence is what the reader looks for: it
+ * is cut to a few words only when there is no column left to drop. */
 enum column_fit { FIT_KEEP = 0, FIT_SHORTEN = 1, FIT_DROP = 2, FIT_SENTENCE = 3 };
 struct column {
     const char *title; /* NULL ends the list */

@@ -376,8 +376,8 @@ static int make_folder(const char *path, mode_t mode, uid_t uid, gid_t gid, stru
 }
 
 /* A cluster takes names such as `hosts`, `home` and `bin` in its folder and gives away what is below them: in
- * /etc or in a home that would be a disaster. So it takes only a folder that is empty, or that a start which is
- * under way, or did not get to its end, has marked as its own by init.lock. */
+ * /etc or in a home that would be a disaster. So it takes only a folder that is empty, or that a start which
+ * is under way, or did not get to its end, has marked as its own by init.lock. */
 static int check_empty(const struct cluster *c, struct error *err)
 {
     const char *mark = cluster_path(c, "init.lock");
@@ -398,7 +398,8 @@ static int check_empty(const struct cluster *c, struct error *err)
     return rc;
 }
 
-/* Of several that make a cluster in one folder at the same time, the others wait here. The lock's descriptor. */
+/* Of several that make a cluster in one folder at the same time, the others wait here. The lock's descriptor.
+ */
 static int claim_folder(const struct cluster *c, struct error *err)
 {
     const char *path = cluster_path(c, "init.lock");

@@ -93,7 +93,8 @@ static pid_t spawn_local(const struct cluster *c, const char *verb, int out, str
         dup2(null, 0);
         dup2(log, 1);
         dup2(log, 2);
-        /* What the caller's shell has open (a lock, a pipe somebody waits on) is not the cluster's to hold. */
+        /* What the caller's shell has open (a lock, a pipe somebody waits on) is not the cluster's to hold.
+         */
         close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
         if (out >= 0)
             fcntl(out, F_SETFD, 0);

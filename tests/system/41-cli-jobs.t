@@ -145,7 +145,7 @@ if command -v script >/dev/null; then
         ok "job list fits $width columns" test "$widest" -le $width
     done
     "$m" job submit --wait no-such-program >/dev/null 2>&1
-    like "$(on_terminal 80 job list --all)" 'task 1: node0[0-9]: cannot' "the reason is more than a word or two"
+    like "$(on_terminal 100 job list --all)" 'task 1: node0[0-9]: cannot' "the reason is more than a word or two"
     like "$(on_terminal 80 job list --all)" $'\x1b' "colours on a terminal"
     unlike "$(NO_COLOR=1 on_terminal 80 job list --all)" $'\x1b' "... but not with NO_COLOR"
     unlike "$(on_terminal 80 job list --all --no-color)" $'\x1b' "... nor with --no-color"
