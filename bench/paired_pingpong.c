@@ -1,12 +1,14 @@
-/* paired_pingpong.c - mpipingpong's measurement and the plainest MPI loop, in turn, between the same two processes.
+/* paired_pingpong.c - mpipingpong's measurement and the plainest MPI loop, in turn, between the same two
+ * processes.
  *
  *     mpiexec -n 2 paired_pingpong BYTES ITERATIONS ROUNDS
  *
- * Two starts of one program over the loopback differ by a third here, whatever the program: each start gets one
- * of several speeds and keeps it. So both are measured over one connection, on the same processors, with the same
- * buffers, in alternating order. "Ours" is src/pingpong/bounce.c as it is in mpipingpong. "Bare" is MPI_Send and
- * MPI_Recv with one clock reading per BLOCK round trips (so that it costs less than 1 in 1000) and shares no code with it.
- * Prints a line "OURS BARE" per round: medians of half a round trip, in microseconds.
+ * Two starts of one program over the loopback differ by a third here, whatever the program: each start gets
+ * one of several speeds and keeps it. So both are measured over one connection, on the same processors, with
+ * the same buffers, in alternating order. "Ours" is src/pingpong/bounce.c as it is in mpipingpong. "Bare" is
+ * MPI_Send and MPI_Recv with one clock reading per BLOCK round trips (so that it costs less than 1 in 1000)
+ * and shares no code with it. Prints a line "OURS BARE" per round: medians of half a round trip, in
+ * microseconds.
  */
 #include "pingpong/bounce.h"
 
@@ -73,7 +75,8 @@ int main(int argc, char **argv)
     struct bounce b;
     double *times = calloc((size_t)iterations + 1, sizeof *times);
     if (iterations < 20 || !times ||
-        bounce_init(&b, (uint32_t)size, (uint32_t)iterations, (uint32_t)iterations / 20, probe_clock_cost_ns()) < 0)
+        bounce_init(&b, (uint32_t)size, (uint32_t)iterations, (uint32_t)iterations / 20,
+                    probe_clock_cost_ns()) < 0)
         MPI_Abort(MPI_COMM_WORLD, 1);
     for (int i = 0; i < rounds; i++) {
         double o = 0, p;

@@ -33,7 +33,7 @@ struct bounce {
     unsigned char *send, *receive; /* `room` bytes each */
     uint32_t size;
     uint32_t iterations, warmup;
-    uint32_t clock_ns;
+    uint32_t clock_ns; /* what a sample's own reading and storing take, already taken off */
     struct sample_set samples;
 };
 
@@ -41,9 +41,10 @@ struct bounce {
 int bounce_init(struct bounce *b, uint32_t size, uint32_t iterations, uint32_t warmup, uint32_t clock_ns);
 void bounce_release(struct bounce *b);
 
+bool bounce_library_switch(void); /* whether the library's own yielding is turned off while a pair measures */
+
 /* Measures with `peer`, which calls the same at about the same time; the lower rank sends first. With
  * `yield` both ends give up the processor while they wait. `one_host`: both are under one kernel. */
-bool bounce_library_switch(void); /* whether the library's own yielding is turned off while a pair measures */
 void bounce_run(struct bounce *b, int rank, int peer, bool yield, bool one_host, struct end_result *out);
 
 /* Waits, mostly asleep, until a message from `source` (may be MPI_ANY_SOURCE) with `tag` is there, and

@@ -397,6 +397,8 @@ static int run(const struct pingpong_options *o, int rank, int ranks)
     int code = EXIT_MEASURED;
     place_probe(&place);
     place.lacks_memory = bounce_init(&own, o->size, o->iterations, o->warmup, place.clock_ns) < 0;
+    if (!place.lacks_memory)
+        place.clock_ns = own.clock_ns;
     struct conductor c = {.options = o, .count = (uint32_t)ranks};
     if (rank == 0)
         c.ranks = xcalloc((size_t)ranks, sizeof *c.ranks);
