@@ -692,6 +692,9 @@ struct small_head {
     struct buf big;
 };
 
+/* A paused client is let go on when it has read. NULL once the head has closed it: nobody is told then. */
+static struct link *watched;
+
 static void answer(struct link *link, Mu__Request *request, struct small_head *h)
 {
     Mu__Frame frame = MU__FRAME__INIT;
@@ -710,6 +713,7 @@ static void answer(struct link *link, Mu__Request *request, struct small_head *h
         reply.kind_case = MU__REPLY__KIND_OUTPUT;
         reply.output = &output;
     } else if (request->kind_case == MU__REQUEST__KIND_SHUTDOWN) {
+        watched = NULL;
         link_close(link);
         return;
     } else if (request->kind_case == MU__REQUEST__KIND_JOB_WAIT) {
@@ -740,15 +744,15 @@ static void on_head_frame(struct link *link, Mu__Frame *frame, void *arg)
         out.kind_case = MU__FRAME__KIND_HELLO;
         out.hello = &hello;
         link_send(link, &out);
-        if (h->refuse)
+        if (h->refuse) {
+            watched = NULL;
             link_close_flushed(link);
+        }
     } else if (frame->kind_case == MU__FRAME__KIND_REQUEST) {
         answer(link, frame->request, h);
     }
 }
 
-/* A paused client is let go on when it has read. */
-static struct link *watched;
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     if (watched)
