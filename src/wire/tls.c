@@ -71,8 +71,10 @@ static struct tls_context *context_new(const SSL_METHOD *method, struct error *e
     /* Frames have lengths: a connection that is cut is noticed without close_notify. */
     SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_IGNORE_UNEXPECTED_EOF | SSL_OP_NO_COMPRESSION |
                                  SSL_OP_NO_RENEGOTIATION);
-    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
-                              SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    /* Not ENABLE_PARTIAL_WRITE: libevent's bufferevent takes a write that succeeded for a whole one, goes on
+     * with the next chain of its buffer and drains as many bytes from the front: what was left of the first
+     * chain is lost and as much of the second is sent twice. */
+    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     struct tls_context *tls = xcalloc(1, sizeof *tls);
     tls->ctx = ctx;
     return tls;

@@ -32,8 +32,24 @@ struct end {
     int close_at;   /* link_close() within the callback of this frame */
     int slow_us;    /* each frame takes so long */
     size_t largest; /* of the output of replies */
+    int damaged;    /* replies whose output is not what send_output() made */
     char text[600];
 };
+
+/* What stands at place `i` of the output of reply `id`: differs over any distance, so that bytes in the wrong
+ * place show. */
+static uint8_t pattern(uint64_t id, size_t i)
+{
+    return (uint8_t)(((uint32_t)i * 2654435761u >> 24) ^ (i >> 8) ^ id);
+}
+
+static bool output_damaged(uint64_t id, const ProtobufCBinaryData *d)
+{
+    for (size_t i = 0; i < d->len; i++)
+        if (d->data[i] != pattern(id, i))
+            return true;
+    return false;
+}
 
 static void on_ready(struct link *link, void *arg)
 {
@@ -53,8 +69,10 @@ static void on_frame(struct link *link, Mu__Frame *frame, void *arg)
     e->last_id = id;
     if (frame->kind_case == MU__FRAME__KIND_REPLY && frame->reply->error)
         snprintf(e->text, sizeof e->text, "%s", frame->reply->error->text);
-    if (frame->kind_case == MU__FRAME__KIND_REPLY && frame->reply->kind_case == MU__REPLY__KIND_OUTPUT)
+    if (frame->kind_case == MU__FRAME__KIND_REPLY && frame->reply->kind_case == MU__REPLY__KIND_OUTPUT) {
         e->largest = frame->reply->output->data.len;
+        e->damaged += output_damaged(id, &frame->reply->output->data);
+    }
     if (e->close_at == e->frames) {
         e->link = NULL;
         link_close(link);
@@ -114,7 +132,9 @@ static void send_output(struct link *link, uint64_t id, size_t len)
     Mu__Reply reply = MU__REPLY__INIT;
     Mu__OutputReply output = MU__OUTPUT_REPLY__INIT;
     output.data.len = len;
-    output.data.data = xcalloc(1, len);
+    output.data.data = xmalloc(len);
+    for (size_t i = 0; i < len; i++)
+        output.data.data[i] = pattern(id, i);
     reply.id = id;
     reply.kind_case = MU__REPLY__KIND_OUTPUT;
     reply.output = &output;
@@ -550,11 +570,18 @@ static void test_tls_node(struct server *s)
     send_output(s->end.link, 1, 7 << 20);
     run_until(s->end.frames == 5000 && e.frames == 1);
     ok(s->end.in_order && e.largest == 7 << 20, "frames pass both ways");
-    send_output(s->end.link, 2, 2 << 20);
+    /* Several pieces in one turn: each is a chain of its own in the buffer that TLS is fed from. */
+    for (uint64_t i = 2; i <= 40; i++)
+        send_output(s->end.link, i, 16000 + i * 1300);
+    run_until(e.frames == 40 || e.closed);
+    ok(e.frames == 40 && e.in_order && e.damaged == 0,
+       "pieces of all sizes arrive as they were: %d of %d damaged", e.damaged, e.frames);
+    send_output(s->end.link, 41, 2 << 20);
     send_request(e.link, 5001); /* unread by the closing end: must not destroy what it sent */
     link_close_flushed(s->end.link);
     run_until(e.closed);
-    ok(e.frames == 2 && e.largest == 2 << 20, "what was sent before closing arrives: %s", e.error.text);
+    ok(e.frames == 41 && e.largest == 2 << 20 && e.damaged == 0, "what was sent before closing arrives: %s",
+       e.error.text);
     turns(5);
 
     dial(s, &e, "localhost", node, "head");
