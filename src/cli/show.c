@@ -357,11 +357,11 @@ json_t *events_json(Mu__Event *const *events, size_t n)
     json_t *array = json_array();
     for (size_t i = 0; i < n; i++) {
         const Mu__Event *e = events[i];
-        json_array_append_new(array, json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "event", (json_int_t)e->seq,
-                                               "time", json_time(e->wall_ms), "subject",
-                                               json_text(e->subject), "what", json_text(e->what), "cause",
-                                               json_text(e->cause), "actor", json_text(e->actor), "nodes",
-                                               json_text(e->nodes)));
+        json_array_append_new(array,
+                              json_pack("{s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "event", (json_int_t)e->seq,
+                                        "time", json_time(e->wall_ms), "subject", json_text(e->subject),
+                                        "what", json_text(e->what), "cause", json_text(e->cause), "actor",
+                                        json_text(e->actor), "nodes", json_text(e->nodes)));
     }
     return array;
 }

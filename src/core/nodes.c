@@ -414,7 +414,7 @@ void group_set(struct core *core, const struct actor *actor, const Mu__GroupSet 
     event_other(core, EVENT(GROUP), group ? group->row->name : c->name, words[c->verb], buf_str(&names),
                 actor_name(actor));
     buf_free(&names);
-    if (c->verb == MU__GROUP_SET__VERB__DELETE) {
+    if (c->verb == MU__GROUP_SET__VERB__DELETE && group) {
         sched_group_set(core->sched, group->row->name, NULL, 0);
         row_gone(core, ROW_GROUP, 0, 0, group->row->name);
         group_free(core, group);

@@ -63,7 +63,7 @@ void node_key(const char *name, char out[NODE_NAME_MAX + 1])
 static struct nodelink *find(struct nodelinks *all, const char *node)
 {
     struct nodelink *nl;
-    char key[NODE_NAME_MAX + 1];
+    char key[NODE_NAME_MAX + 1] = "";
     node_key(node, key);
     HASH_FIND_STR(all->by_name, key, nl);
     return nl;

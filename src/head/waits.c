@@ -51,7 +51,7 @@ static void wait_free(struct waits *waits, struct wait *w)
     LIST_REMOVE(w, of_subject);
     w->session->wait_count--;
     if (subject && LIST_EMPTY(&subject->list)) {
-        HASH_DEL(waits->jobs, subject);
+        HASH_DEL(waits->jobs, subject); /* NOLINT(clang-analyzer-core.NullDereference): it is in the table */
         free(subject);
     }
     mu__request__free_unpacked(w->request, NULL);

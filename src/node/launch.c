@@ -227,7 +227,8 @@ static _Noreturn void run(char *const *argv)
     char cwd[PATH_MAX];
     /* Who wrote ./program most often means another folder than that in which tasks start. */
     if (argv[0][0] != '/' && strchr(argv[0], '/') && getcwd(cwd, sizeof cwd))
-        fail(saved == ENOENT ? 127 : 126, "cannot run %s in work directory %s: %s", argv[0], cwd, strerror(saved));
+        fail(saved == ENOENT ? 127 : 126, "cannot run %s in work directory %s: %s", argv[0], cwd,
+             strerror(saved));
     fail(saved == ENOENT ? 127 : 126, "cannot run %s: %s", argv[0], strerror(saved));
 }
 

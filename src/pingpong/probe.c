@@ -179,7 +179,7 @@ static bool link_of(const struct sockaddr_storage *address, char out[PATH_LINK_N
 /* Packets to an address of this host go over lo, whatever interface the address is on. */
 static void socket_link(struct socket_count *s)
 {
-    struct sockaddr_storage here, there;
+    struct sockaddr_storage here = {0}, there = {0};
     socklen_t here_len = sizeof here, there_len = sizeof there;
     char ignored[PATH_LINK_NAME];
     snprintf(s->link, sizeof s->link, "?");

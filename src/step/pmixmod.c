@@ -83,7 +83,8 @@ static pmix_status_t client_connected2(const pmix_proc_t *proc, void *object, pm
 
 /* This and abort_fn are answered at once, on libpmix's thread: libpmix 4's callback for these writes
  * to the client's send queue on whatever thread calls it, and a reply that is queued while its own
- * thread switches the sending off is never sent. The step asks for what is queued before it judges an exit. */
+ * thread switches the sending off is never sent. The step asks for what is queued before it judges an exit.
+ */
 static pmix_status_t client_finalized(const pmix_proc_t *proc, void *object, pmix_op_cbfunc_t cbfunc,
                                       void *cbdata)
 {

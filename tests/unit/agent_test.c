@@ -520,7 +520,8 @@ static bool run_dir_clean(void)
     DIR *dir = opendir(run_dir);
     bool clean = dir != NULL;
     for (struct dirent *e; dir && (e = readdir(dir));)
-        clean = clean && (e->d_name[0] == '.' || !strncmp(e->d_name, "boot-", 5) || !strcmp(e->d_name, "lock"));
+        clean =
+            clean && (e->d_name[0] == '.' || !strncmp(e->d_name, "boot-", 5) || !strcmp(e->d_name, "lock"));
     if (dir)
         closedir(dir);
     return clean;
